@@ -1,0 +1,41 @@
+"""What a CBAM is, as data: specs, canonical weights, initial values, costs and the reference.
+
+>>> import cbam_core
+>>> spec = cbam_core.CBAMSpec.preset("official", channels=64)
+>>> cbam_core.parameters(spec)
+680
+"""
+
+from cbam_core import reference
+from cbam_core.checkpoints import Checkpoint, CheckpointError, read, write
+from cbam_core.costs import flops, parameters
+from cbam_core.initial import SCHEMES, initial_weights
+from cbam_core.inputs import check_input
+from cbam_core.spec import PRESETS, CBAMSpec
+from cbam_core.weights import (
+    STATISTICS,
+    as_canonical,
+    check_weights,
+    spatial_maps,
+    weight_shapes,
+)
+
+__all__ = [
+    "PRESETS",
+    "SCHEMES",
+    "STATISTICS",
+    "CBAMSpec",
+    "Checkpoint",
+    "CheckpointError",
+    "as_canonical",
+    "check_input",
+    "check_weights",
+    "flops",
+    "initial_weights",
+    "parameters",
+    "read",
+    "reference",
+    "spatial_maps",
+    "weight_shapes",
+    "write",
+]  # fmt: skip

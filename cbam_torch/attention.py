@@ -1,0 +1,343 @@
+"""CBAM, its two gates, and squeeze-and-excitation, for PyTorch.
+
+    channel   Mc = gate( MLP(avg over space) + MLP(max over space) ),  MLP(v) = W1 relu(W0 v)
+    spatial   Ms = gate( conv_kxk [avg over channels ; max over channels] )
+    x' = Mc * x        y = Ms(x') * x'
+
+Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, https://arxiv.org/abs/1807.06521.
+Feature maps are (N, C, *S) with one to three spatial axes S, in float16, bfloat16, float32 or
+float64; the gates compute in at least float32, and the output has the dtype of the input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbam_core import CBAMSpec, check_input, spatial_maps
+from cbam_torch import ops
+from cbam_torch.layers import CONV, BatchNorm, Linear
+
+
+class ChannelAttention(nn.Module):
+    """x' = Mc(x) * x with Mc = gate( sum over the pools of MLP(pool over space) ), eq. (2).
+
+    Args:
+        channels, reduction, hidden, mlp_bias, channel_pools, gate, pooling, rank: see
+            `cbam_core.CBAMSpec`.
+        device, dtype: of the parameters.
+
+    Shape:
+        x (N, C, *S) -> x' (N, C, *S); `gate(x)` is Mc (N, C, 1..).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the module was built for.
+
+    Example:
+        >>> import torch
+        >>> from cbam_torch import ChannelAttention
+        >>> attention = ChannelAttention(64, reduction=8)
+        >>> attention(torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 64, 7, 7])
+        >>> attention.gate(torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 64, 1, 1])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        channel_pools: tuple[str, ...] = ("avg", "max"),
+        gate: str = "sigmoid",
+        pooling: str = "separate",
+        rank: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec = CBAMSpec(
+            channels,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=channel_pools,
+            gate=gate,
+            order="channel",
+            pooling=pooling,
+            rank=rank,
+        )
+        options: dict[str, Any] = {"bias": mlp_bias, "device": device, "dtype": dtype}
+        self.reduce = Linear(spec.channels, spec.hidden_channels, **options)
+        self.expand = Linear(spec.hidden_channels, spec.channels, **options)
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
+        """The channel gate of `spec`; `options` are device and dtype."""
+        return cls(**spec.channel_arguments(), **options)
+
+    def mlp(self, v: Tensor) -> Tensor:
+        """W1 relu(W0 v): (N, C) -> (N, C)."""
+        return self.expand(F.relu(self.reduce(v)))
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Mc (N, C, 1..) of x (N, C, *S), in at least float32."""
+        check_input(self.spec, x.shape, x.dtype, channel_axis=1)
+        descriptors = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        if self.spec.pooling == "light":
+            descriptors = [sum(descriptors) / len(descriptors)]
+        logits = sum(self.mlp(v) for v in descriptors)
+        return ops.GATES[self.spec.gate](logits)[(..., *[None] * self.spec.rank)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.gate(x) * x).to(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order')})"
+
+
+class SpatialAttention(nn.Module):
+    """y = Ms(x) * x with Ms = gate( conv_kxk [avg over channels ; max over channels] ), eq. (3).
+
+    Args:
+        channels, kernel_size, spatial_bias, spatial_norm, gate, pooling, spatial_descriptor,
+            norm_eps, norm_momentum, rank: see `cbam_core.CBAMSpec`.
+        device, dtype: of the parameters; a norm's stay at least float32.
+
+    Shape:
+        x (N, C, *S) -> y (N, C, *S); `gate(x)` is Ms (N, 1, *S).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the module was built for, or too small for batch statistics.
+
+    Example:
+        >>> import torch
+        >>> from cbam_torch import SpatialAttention
+        >>> attention = SpatialAttention(64, spatial_norm=True)
+        >>> attention.gate(torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 1, 7, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int = 7,
+        spatial_bias: bool = False,
+        spatial_norm: bool = False,
+        gate: str = "sigmoid",
+        pooling: str = "separate",
+        spatial_descriptor: str = "pool",
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+        rank: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec = CBAMSpec(
+            channels,
+            kernel_size=kernel_size,
+            spatial_bias=spatial_bias,
+            spatial_norm=spatial_norm,
+            gate=gate,
+            order="spatial",
+            pooling=pooling,
+            spatial_descriptor=spatial_descriptor,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+            rank=rank,
+        )
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        conv = CONV[spec.rank]
+        if spatial_descriptor == "conv":
+            self.squeeze = conv(spec.channels, 1, 1, bias=False, **options)
+        self.conv = conv(spatial_maps(spec), 1, spec.kernel_size, bias=spatial_bias, **options)
+        self.norm = nn.Identity()
+        if spatial_norm:
+            self.norm = BatchNorm(1, spec.norm_eps, spec.norm_momentum, **options)
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
+        """The spatial gate of `spec`; `options` are device and dtype."""
+        return cls(**spec.spatial_arguments(), **options)
+
+    def descriptor(self, x: Tensor) -> Tensor:
+        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, 1 or 2, *S)."""
+        if self.spec.spatial_descriptor == "conv":
+            return self.squeeze(x)
+        maps = ops.pool_channels(x)
+        if self.spec.pooling == "light":
+            maps = [sum(maps) / len(maps)]
+        return torch.cat(maps, dim=1)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Ms (N, 1, *S) of x (N, C, *S), in at least float32."""
+        batch_statistics = self.spec.spatial_norm and self.training
+        check_input(self.spec, x.shape, x.dtype, channel_axis=1, batch_statistics=batch_statistics)
+        logits = self.norm(self.conv(self.descriptor(ops.at_least_float32(x))))
+        return ops.GATES[self.spec.gate](logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.gate(x) * x).to(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order')})"
+
+
+class CBAM(nn.Module):
+    """y = Ms(x') * x' with x' = Mc(x) * x, eq. (1); other orders as `order` says.
+
+    Args:
+        channels, reduction, ...: see `cbam_core.CBAMSpec`; the defaults are the paper's equations.
+        device, dtype: of the parameters; a norm's stay at least float32.
+
+    Shape:
+        x (N, C, *S) -> y (N, C, *S).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the module was built for, or too small for batch statistics.
+
+    Example:
+        >>> import torch
+        >>> from cbam_core import CBAMSpec
+        >>> from cbam_torch import CBAM
+        >>> CBAM(64, reduction=8)(torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 64, 7, 7])
+        >>> CBAM.from_spec(CBAMSpec.preset("luuuyi", 64, kernel_size=3))
+        CBAM(64, kernel_size=3)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        channel_pools: tuple[str, ...] = ("avg", "max"),
+        kernel_size: int = 7,
+        spatial_bias: bool = False,
+        spatial_norm: bool = False,
+        gate: str = "sigmoid",
+        order: str = "channel_spatial",
+        pooling: str = "separate",
+        spatial_descriptor: str = "pool",
+        residual: bool = False,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+        rank: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec = CBAMSpec(
+            channels,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=channel_pools,
+            kernel_size=kernel_size,
+            spatial_bias=spatial_bias,
+            spatial_norm=spatial_norm,
+            gate=gate,
+            order=order,
+            pooling=pooling,
+            spatial_descriptor=spatial_descriptor,
+            residual=residual,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+            rank=rank,
+        )
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        if spec.has_channel_gate:
+            self.channel = ChannelAttention.from_spec(spec, **options)
+        if spec.has_spatial_gate:
+            self.spatial = SpatialAttention.from_spec(spec, **options)
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
+        """The block of `spec`; `options` are device and dtype."""
+        return cls(**spec.to_dict(), **options)
+
+    def refine(self, x: Tensor) -> Tensor:
+        """Both gates in the order of the spec, without the residual."""
+        match self.spec.order:
+            case "channel_spatial":
+                return self.spatial(self.channel(x))
+            case "spatial_channel":
+                return self.channel(self.spatial(x))
+            case "parallel":
+                return self.channel.gate(x) * self.spatial.gate(x) * x
+            case "channel":
+                return self.channel(x)
+            case _:
+                return self.spatial(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One rounding to a half precision at the end, none between the gates.
+        y = self.refine(ops.at_least_float32(x))
+        return (x + y if self.spec.residual else y).to(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments()})"
+
+
+class SqueezeExcitation(ChannelAttention):
+    """x' = gate( MLP(avg over space) ) * x, the special case of a channel gate with one pool.
+
+    Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507.
+
+    Args:
+        channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
+        device, dtype: of the parameters.
+
+    Shape:
+        x (N, C, *S) -> x' (N, C, *S); `gate(x)` is (N, C, 1..).
+
+    Example:
+        >>> import torch
+        >>> from cbam_torch import SqueezeExcitation
+        >>> SqueezeExcitation(64, mlp_bias=True)(torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 64, 7, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        gate: str = "sigmoid",
+        rank: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            channels,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=("avg",),
+            gate=gate,
+            rank=rank,
+            device=device,
+            dtype=dtype,
+        )
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
+        """The block of a `spec` that is squeeze-and-excitation; `options` are device and dtype."""
+        return cls(**spec.squeeze_excitation_arguments(), **options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"

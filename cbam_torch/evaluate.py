@@ -1,0 +1,62 @@
+"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cbam_core import STATISTICS, CBAMSpec
+from cbam_torch.attention import CBAM
+from cbam_torch.weights import canonical_array, load_canonical, named_weights, to_numpy
+
+
+def evaluate(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of `spec` with `weights` over x, and the gradients of sum(output * cotangent).
+
+    Args:
+        weights: canonical weights.
+        x, cotangent: (N, *S, C).
+        dtype: "float64", "float32", "bfloat16" or "float16", of the block and of its input.
+        training: whether the block is in training mode.
+        device: "cpu" or "gpu".
+        compiled: whether the block goes through torch.compile(fullgraph=True).
+
+    Returns:
+        The arrays "output", "grad:input", "grad:NAME" of each weight and "state:NAME" of each
+        running statistic after the pass, all in canonical layout, bfloat16 as float32; and the
+        dtype that the output had.
+    """
+    place = "cuda" if device == "gpu" else "cpu"
+    block = CBAM.from_spec(spec, device=place, dtype=getattr(torch, dtype)).train(training)
+    load_canonical(block, weights)
+    run = torch.compile(block, fullgraph=True, dynamic=False) if compiled else block
+    leaf = _channels_first(x).to(place, getattr(torch, dtype)).requires_grad_()
+    y = run(leaf)
+    y.backward(_channels_first(cotangent).to(y))
+    arrays = {"output": _channels_last(y), "grad:input": _channels_last(leaf.grad)}
+    for name, weight in named_weights(block).items():
+        is_statistic = name in STATISTICS
+        quantity, tensor = ("state", weight) if is_statistic else ("grad", weight.grad)
+        arrays[f"{quantity}:{name}"] = canonical_array(tensor, weights[name].shape)
+    return arrays, str(y.dtype).removeprefix("torch.")
+
+
+def _channels_first(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
+
+
+def _channels_last(tensor: Tensor) -> np.ndarray:
+    return np.moveaxis(to_numpy(tensor), 1, -1)

@@ -1,0 +1,82 @@
+"""Linear, convolution and batch norm in the dtype of their input, whatever that of their weights.
+
+The gates compute in at least float32 (see `ops.at_least_float32`), also where the weights are
+half-precision numbers or a surrounding autocast would round to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """y = x W^T + b, in the dtype of x (..., in) -> (..., out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with _without_autocast(x):
+            return F.linear(x, self.weight.to(x.dtype), _cast(self.bias, x))
+
+
+class _SameConv:
+    """A convolution that keeps the size, in the dtype of x (N, in, *S) -> (N, out, *S)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, **options: Any) -> None:
+        super().__init__(inputs, outputs, kernel_size, padding=kernel_size // 2, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with _without_autocast(x):
+            return self._conv_forward(x, self.weight.to(x.dtype), _cast(self.bias, x))
+
+
+class Conv1d(_SameConv, nn.Conv1d):
+    pass
+
+
+class Conv2d(_SameConv, nn.Conv2d):
+    pass
+
+
+class Conv3d(_SameConv, nn.Conv3d):
+    pass
+
+
+CONV = {1: Conv1d, 2: Conv2d, 3: Conv3d}
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over (N, 1, *S) of any rank, whose weights and statistics stay at least float32.
+
+    Training normalises with the biased variance and keeps the unbiased one, as torch does.
+    `nn.SyncBatchNorm.convert_sync_batchnorm` converts it.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any rank is fine, as for SyncBatchNorm."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> BatchNorm:
+        """`module.half()` moves a norm but leaves it in float32: statistics need the digits."""
+
+        def at_least_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            is_half = moved.is_floating_point() and moved.dtype.itemsize < 4
+            return tensor.to(moved.device, torch.float32) if is_half else moved
+
+        return super()._apply(at_least_float32, recurse)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+def _cast(bias: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(x.dtype)
+
+
+def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return contextlib.nullcontext()
