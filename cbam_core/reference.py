@@ -6,7 +6,7 @@ the backward pass is the forward pass read from the end. Arrays are float64, lay
 with S the spatial axes. Where a derivative does not exist, the rule of the project is:
 
     max       a gradient at ties is split evenly among all positions that attain the maximum
-    relu      0 at 0; so for the hard sigmoids at both kinks
+    relu      0 at 0; so for the hard sigmoids at both kinks; NaN passes
     lp        0 for a map of zeros
 """
 
@@ -295,7 +295,7 @@ def _lse(x, axes):
 
 
 def _relu(x):
-    return np.maximum(x, 0.0), lambda dy: np.where(x > 0, dy, 0.0)
+    return np.maximum(x, 0.0), lambda dy: np.where(x <= 0, 0.0, dy)
 
 
 def _sigmoid(x):
@@ -314,7 +314,7 @@ def _hard(slope):
     def gate(x):
         line = slope * x + 0.5
         return np.clip(line, 0.0, 1.0), lambda dy: np.where(
-            (line > 0) & (line < 1), slope * dy, 0.0
+            (line <= 0) | (line >= 1), 0.0, slope * dy
         )
 
     return gate

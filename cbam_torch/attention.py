@@ -83,7 +83,7 @@ class ChannelAttention(nn.Module):
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Tensor) -> Tensor:
-        """W1 relu(W0 v): (N, C) -> (N, C)."""
+        """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(F.relu(self.reduce(v)))
 
     def gate(self, x: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class ChannelAttention(nn.Module):
         descriptors = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
         if self.spec.pooling == "light":
             descriptors = [sum(descriptors) / len(descriptors)]
-        logits = sum(self.mlp(v) for v in descriptors)
+        logits = self.mlp(torch.stack(descriptors)).sum(0)
         return ops.GATES[self.spec.gate](logits)[(..., *[None] * self.spec.rank)]
 
     def forward(self, x: Tensor) -> Tensor:

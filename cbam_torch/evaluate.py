@@ -13,6 +13,18 @@ from cbam_torch.attention import CBAM
 from cbam_torch.weights import canonical_array, load_canonical, named_weights, to_numpy
 
 
+def prepare(device: str) -> None:
+    """Make this process ready for `device`, "cpu" or "gpu", with full float32 precision.
+
+    Raises:
+        RuntimeError: torch sees no such device.
+    """
+    if device == "gpu" and not torch.cuda.is_available():
+        raise RuntimeError("torch sees no GPU here; run with --device cpu")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def evaluate(
     spec: CBAMSpec,
     weights: Mapping[str, np.ndarray],
@@ -42,15 +54,20 @@ def evaluate(
     place = "cuda" if device == "gpu" else "cpu"
     block = CBAM.from_spec(spec, device=place, dtype=getattr(torch, dtype)).train(training)
     load_canonical(block, weights)
+    # Compiled code is kept by the function, not the block, and only for a few blocks.
+    torch.compiler.reset()
     run = torch.compile(block, fullgraph=True, dynamic=False) if compiled else block
     leaf = _channels_first(x).to(place, getattr(torch, dtype)).requires_grad_()
     y = run(leaf)
     y.backward(_channels_first(cotangent).to(y))
     arrays = {"output": _channels_last(y), "grad:input": _channels_last(leaf.grad)}
     for name, weight in named_weights(block).items():
-        is_statistic = name in STATISTICS
-        quantity, tensor = ("state", weight) if is_statistic else ("grad", weight.grad)
-        arrays[f"{quantity}:{name}"] = canonical_array(tensor, weights[name].shape)
+        shape = weights[name].shape
+        if name in STATISTICS:
+            arrays[f"state:{name}"] = canonical_array(weight, shape)
+        else:
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            arrays[f"grad:{name}"] = canonical_array(gradient, shape)
     return arrays, str(y.dtype).removeprefix("torch.")
 
 

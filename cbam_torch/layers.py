@@ -55,6 +55,10 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     `nn.SyncBatchNorm.convert_sync_batchnorm` converts it.
     """
 
+    def __init__(self, channels: int, eps: float, momentum: float, **options: Any) -> None:
+        super().__init__(channels, eps, momentum, **options)
+        self._apply(lambda tensor: tensor)
+
     def _check_input_dim(self, input: Tensor) -> None:
         """Any rank is fine, as for SyncBatchNorm."""
 

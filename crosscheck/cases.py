@@ -1,0 +1,249 @@
+"""What is run: specs, weights and inputs, as NumPy arrays in canonical layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cbam_core import PRESETS, CBAMSpec, initial_weights, reference
+from crosscheck import photograph
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+MODES = ("eval", "train")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A spec on an input.
+
+    Attributes:
+        name: the spec's name and the input's.
+        x, cotangent: (N, *S, C); the loss is sum(output * cotangent).
+        weights: canonical name -> array.
+    """
+
+    name: str
+    spec: CBAMSpec
+    x: np.ndarray
+    cotangent: np.ndarray
+    weights: dict[str, np.ndarray]
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether training differs from evaluation: whether there are batch statistics."""
+        return self.spec.has_spatial_gate and self.spec.spatial_norm
+
+    def rounded(self, dtype: str) -> Case:
+        """The same case with all values rounded to `dtype`, kept as float64 arrays."""
+        return Case(
+            self.name,
+            self.spec,
+            round_to(self.x, dtype),
+            round_to(self.cotangent, dtype),
+            {name: round_to(weight, dtype) for name, weight in self.weights.items()},
+        )
+
+
+def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
+    """float64 values of `array` rounded to `dtype`, to nearest even.
+
+    >>> round_to(np.array([1.00390625, 3.0]), "bfloat16")
+    array([1., 3.])
+    """
+    if dtype != "bfloat16":
+        return array.astype(dtype).astype(np.float64)
+    # bfloat16 is the upper half of float32.
+    bits = array.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isfinite(array), rounded.view(np.float32), array).astype(np.float64)
+
+
+# A case to be: the spec's name, the input's, and the spec.
+Plan = tuple[str, str, CBAMSpec]
+
+
+def default_cases(image: Path | None = None) -> list[Case]:
+    """The cases of `cbam check`: each preset, each input, each field's other values, once.
+
+    Args:
+        image: a picture to take instead of scikit-image's astronaut.
+    """
+    return _build(_default_plans(), image)
+
+
+def full_cases(image: Path | None = None) -> list[Case]:
+    """The whole grid: every preset on every input, and its every single-field variation."""
+    plans = _default_plans()
+    for name, preset in _presets(16):
+        plans += [_on(kind, name, preset) for kind in INPUTS]
+        plans += [(variation, "relu", spec) for variation, spec in _variations(name, preset)]
+    plans += [(name, "photo", spec) for name, spec in _presets(32)]
+    return _build(plans, image)
+
+
+def _default_plans() -> list[Plan]:
+    official = CBAMSpec.preset("official", 16, reduction=4)
+    everything = CBAMSpec(16, hidden=4, mlp_bias=True, spatial_bias=True, spatial_norm=True)
+    return [
+        *((name, "photo", spec) for name, spec in _presets(32) if name in ("official", "paper")),
+        *((name, "relu", spec) for name, spec in _presets(16)),
+        *(_on(kind, "official", official) for kind in INPUTS),
+        *((name, "relu", spec) for name, spec in _variations("all", everything)),
+        ("lp", "large", CBAMSpec(16, hidden=4, channel_pools=("avg", "max", "lp"))),
+    ]
+
+
+def _on(kind: str, name: str, spec: CBAMSpec) -> Plan:
+    return name, kind, spec.replace(channels=1, hidden=1) if kind == "one-channel" else spec
+
+
+def _build(plans: list[Plan], image: Path | None) -> list[Case]:
+    """The cases of `plans`, of those that run the same spec on the same input the first."""
+    photo = photograph.feature_map(image, channels=32)
+    distinct: dict[tuple[CBAMSpec, str], str] = {}
+    for name, kind, spec in plans:
+        distinct.setdefault((spec, kind), f"{name}-{kind}")
+    return [
+        _case(name, spec, kind, photo if kind == "photo" else INPUTS[kind](spec))
+        for (spec, kind), name in distinct.items()
+    ]
+
+
+# Every other value of every field, for single-field variations of a spec.
+VARIATIONS: tuple[tuple[str, dict], ...] = (
+    ("r2", {"reduction": 2, "hidden": None}),
+    ("hidden1", {"hidden": 1}),
+    ("mlp-bias", {"mlp_bias": True}),
+    ("no-mlp-bias", {"mlp_bias": False}),
+    *((f"pools-{'-'.join(pools)}", {"channel_pools": pools}) for pools in (
+        ("avg",), ("max",), ("lp",), ("lse",), ("max", "avg"), ("avg", "max", "lp", "lse"),
+    )),
+    *((f"k{size}", {"kernel_size": size}) for size in (1, 3, 5)),
+    ("spatial-bias", {"spatial_bias": True}),
+    ("no-spatial-bias", {"spatial_bias": False}),
+    ("norm", {"spatial_norm": True}),
+    ("no-norm", {"spatial_norm": False}),
+    *((gate, {"gate": gate}) for gate in (
+        "sigmoid", "hard_sigmoid", "hard_sigmoid_keras2", "double_sigmoid",
+    )),
+    *((order, {"order": order}) for order in (
+        "channel_spatial", "spatial_channel", "parallel", "channel", "spatial",
+    )),
+    ("light", {"pooling": "light"}),
+    ("conv-descriptor", {"spatial_descriptor": "conv"}),
+    ("residual", {"residual": True}),
+    ("eps", {"norm_eps": 1e-3}),
+    ("momentum", {"norm_momentum": 0.3}),
+    ("rank1", {"rank": 1, "kernel_size": 7}),
+    ("rank3", {"rank": 3, "kernel_size": 3}),
+)  # fmt: skip
+
+
+def _presets(channels: int) -> Iterator[tuple[str, CBAMSpec]]:
+    """The presets, at a width at which their MLP still has several hidden units."""
+    for name in PRESETS:
+        yield name, CBAMSpec.preset(name, channels, hidden=channels // 4)
+
+
+def _variations(name: str, spec: CBAMSpec) -> Iterator[tuple[str, CBAMSpec]]:
+    for variation, change in VARIATIONS:
+        changed = spec.replace(**change)
+        if changed != spec:
+            yield f"{name}-{variation}", changed
+
+
+def _drawn(batch: int, *size: int, scale: float = 1.0) -> Callable[[CBAMSpec], np.ndarray]:
+    def draw(spec: CBAMSpec) -> np.ndarray:
+        shape = (batch, *size[: spec.rank], spec.channels)
+        return scale * np.random.default_rng(11).standard_normal(shape)
+
+    return draw
+
+
+def _relu(spec: CBAMSpec) -> np.ndarray:
+    """Half of the values tie at 0, and one channel is 0 throughout."""
+    x = np.maximum(_drawn(3, *((9, 11) if spec.rank < 3 else (4, 3, 5)))(spec), 0.0)
+    x[..., 0] = 0.0
+    return x
+
+
+def _spoiled(value: float) -> Callable[[CBAMSpec], np.ndarray]:
+    def draw(spec: CBAMSpec) -> np.ndarray:
+        x = _drawn(3, 9, 11)(spec)
+        x[(1, *[2] * spec.rank, 0)] = value
+        return x
+
+    return draw
+
+
+# Draws of a cotangent, of which the best is taken.
+DRAWS = 8
+LARGE, TINY = 512.0, 2.0**-8
+
+INPUTS: dict[str, Callable[[CBAMSpec], np.ndarray]] = {
+    "relu": _relu,
+    "odd": _drawn(2, 7, 7),
+    "even": _drawn(2, 8, 6),
+    "wide": _drawn(2, 3, 17),
+    "one-position": _drawn(4, 1, 1),
+    "one-sample": _drawn(1, 9, 11),
+    "one-channel": _drawn(2, 9, 11),
+    "integers": lambda spec: np.round(2 * _drawn(2, 9, 11)(spec)),
+    "constant": lambda spec: np.ones_like(_drawn(2, 9, 11)(spec)),
+    "large": _drawn(2, 9, 11, scale=LARGE),
+    "tiny": _drawn(2, 9, 11, scale=TINY),
+    "nan": _spoiled(np.nan),
+    "infinity": _spoiled(np.inf),
+}
+
+
+def _case(name: str, spec: CBAMSpec, kind: str, x: np.ndarray) -> Case:
+    scale = {"large": LARGE, "tiny": TINY}.get(kind, 1.0)
+    weights = _weights(spec, scale)
+    # Gradients by weights grow with the scale, which a half precision could not hold.
+    return Case(name, spec, x, _cotangent(spec, x, weights) / scale, weights)
+
+
+def _cotangent(spec: CBAMSpec, x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """The one of several draws that makes no gradient smaller than it usually is.
+
+    A gradient is a sum of many terms. Where they happen to cancel, rounding is large relative to
+    what is left, in every implementation, and a limit relative to it says nothing.
+    """
+    draws = [np.random.default_rng([13, k]).standard_normal(x.shape) for k in range(DRAWS)]
+    passes = [reference.run(spec, weights, x, training=mode) for mode in (False, True)]
+    sizes = np.array(
+        [
+            [np.abs(g).max() for one in passes for g in one.pullback(draw)[1].values()]
+            for draw in draws
+        ]
+    )
+    with np.errstate(all="ignore"):
+        return draws[int(np.argmax((sizes / sizes.mean(0)).min(1)))]
+
+
+def _weights(spec: CBAMSpec, scale: float) -> dict[str, np.ndarray]:
+    """Weights without a special value: no bias is 0, no scale 1.
+
+    What reads inputs of another `scale` is divided by it, so that the gates stay where their slope
+    is not 0 and a fault has something to change.
+    """
+    rng = np.random.default_rng(17)
+    weights = {}
+    for name, array in initial_weights(spec, "kaiming_fan_out", seed=3).items():
+        noisy = array + 0.2 * rng.standard_normal(array.shape)
+        match name:
+            case "spatial.norm.var" | "spatial.norm.scale":
+                noisy = 0.5 + np.abs(noisy)
+            case "spatial.conv.kernel":
+                noisy = noisy / np.sqrt(noisy.size / spec.kernel_size)
+            case "channel.reduce.kernel":
+                noisy = noisy / np.sqrt(len(noisy))
+        if name in ("channel.reduce.kernel", "spatial.squeeze.kernel", "spatial.conv.kernel"):
+            reads_x = not (name == "spatial.conv.kernel" and "spatial.squeeze.kernel" in weights)
+            noisy = noisy / scale if reads_x else noisy
+        weights[name] = noisy
+    return weights

@@ -1,0 +1,83 @@
+"""The registry: one entry for each way to run a block. A new framework is one more line here."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Framework:
+    """One way to run a block.
+
+    Attributes:
+        name: as `cbam check --frameworks` takes it.
+        package: the package of this project that holds the block; its module `evaluate` has the
+            functions `prepare` and `evaluate` that a worker calls.
+        requires: the modules that have to be installed.
+        extra: the extra of this project that installs them.
+        stop_gradient, as_tensor: "module:function" of the array library, for the planted faults.
+        compiled: whether `evaluate` is asked to compile the block.
+        environment: variables that its process needs.
+    """
+
+    name: str
+    package: str
+    requires: tuple[str, ...]
+    extra: str
+    stop_gradient: str
+    as_tensor: str
+    compiled: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """The required modules that are not installed (found without importing them)."""
+        return [name for name in self.requires if importlib.util.find_spec(name) is None]
+
+
+# The functions of an array library that faults are made with.
+_TORCH = {"stop_gradient": "torch:Tensor.detach", "as_tensor": "torch:as_tensor"}
+_TF = {"stop_gradient": "tensorflow:stop_gradient", "as_tensor": "tensorflow:convert_to_tensor"}
+_KERAS = {"stop_gradient": "keras.ops:stop_gradient", "as_tensor": "keras.ops:convert_to_tensor"}
+_JAX = {"stop_gradient": "jax.lax:stop_gradient", "as_tensor": "jax.numpy:asarray"}
+
+
+def _torch(name: str, *, compiled: bool) -> Framework:
+    return Framework(name, "cbam_torch", ("torch",), "torch", **_TORCH, compiled=compiled)
+
+
+def _tf(name: str, *, compiled: bool) -> Framework:
+    return Framework(name, "cbam_tf", ("tensorflow",), "tf", **_TF, compiled=compiled)
+
+
+def _keras(backend: str, *, module: str, extra: str) -> Framework:
+    return Framework(
+        f"keras-{backend}",
+        "cbam_keras",
+        ("keras", module),
+        f"keras,{extra}",
+        **_KERAS,
+        environment={"KERAS_BACKEND": backend},
+    )
+
+
+def _flax(name: str, package: str) -> Framework:
+    return Framework(name, package, ("jax", "flax"), "flax", **_JAX)
+
+
+FRAMEWORKS = {
+    framework.name: framework
+    for framework in (
+        _torch("torch", compiled=False),
+        _torch("torch-compile", compiled=True),
+        _tf("tf", compiled=False),
+        _tf("tf-function", compiled=True),
+        _keras("tensorflow", module="tensorflow", extra="tf"),
+        _keras("jax", module="jax", extra="flax"),
+        _keras("torch", module="torch", extra="torch"),
+        _flax("flax", "cbam_flax"),
+        _flax("linen", "cbam_flax.linen"),
+    )
+}

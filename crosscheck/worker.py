@@ -1,0 +1,112 @@
+"""One framework in its own process: `python -m crosscheck.worker FRAMEWORK FOLDER DEVICE`.
+
+FOLDER/jobs holds one safetensors file for each pass to run, and FOLDER/FRAMEWORK takes one for
+each result. A line on standard output says that a result is there; its first word is "job".
+Frameworks do not share a process: they fight over threads and memory, some crash when another was
+imported first, and Keras has one backend in each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cbam_core import CBAMSpec
+from crosscheck.faults import FAULTS, Pass, Target, planted
+from crosscheck.frameworks import FRAMEWORKS, Framework
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pass to run, as it lies in a file.
+
+    Attributes:
+        name: of the file.
+        dtype, training: how the block runs.
+        fault: the name of a fault to plant, or "".
+    """
+
+    name: str
+    spec: CBAMSpec
+    x: np.ndarray
+    cotangent: np.ndarray
+    weights: dict[str, np.ndarray]
+    dtype: str
+    training: bool
+    fault: str = ""
+
+    def write(self, folder: Path) -> None:
+        arrays = {f"weights/{name}": array for name, array in self.weights.items()}
+        arrays |= {"x": self.x, "cotangent": self.cotangent}
+        facts = {"dtype": self.dtype, "training": self.training, "fault": self.fault}
+        metadata = {"spec": json.dumps(self.spec.to_dict()), "facts": json.dumps(facts)}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        safetensors.numpy.save_file(contiguous, folder / self.name, metadata)
+
+    @classmethod
+    def read(cls, path: Path) -> Job:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        weights = {
+            name.removeprefix("weights/"): array
+            for name, array in arrays.items()
+            if name.startswith("weights/")
+        }
+        spec = CBAMSpec.from_dict(json.loads(metadata["spec"]))
+        facts = json.loads(metadata["facts"])
+        return cls(path.name, spec, arrays["x"], arrays["cotangent"], weights, **facts)
+
+
+def run(job: Job, framework: Framework, device: str) -> tuple[dict[str, np.ndarray], dict]:
+    """The job's arrays and facts about them: the output's dtype, or the error."""
+    module = importlib.import_module(f"{framework.package}.evaluate")
+    fault = FAULTS.get(job.fault)
+    target = Target.of(framework)
+    one = Pass(job.spec, job.weights, job.training, job.x[..., 0].size)
+    altered = fault.alter(one) if fault else one
+    try:
+        with planted(fault, target):
+            arrays, dtype = module.evaluate(
+                altered.spec,
+                altered.weights,
+                job.x,
+                job.cotangent,
+                dtype=job.dtype,
+                training=altered.training,
+                device=device,
+                compiled=framework.compiled,
+            )
+    except Exception as error:  # noqa: BLE001  whatever a framework raises is a finding
+        traceback.print_exc()
+        return {}, {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"}
+    arrays = fault.corrupt(arrays, one) if fault else arrays
+    return arrays, {"dtype": dtype}
+
+
+def main(name: str, folder: Path, device: str) -> None:
+    framework = FRAMEWORKS[name]
+    results = folder / name
+    results.mkdir()
+    try:
+        importlib.import_module(f"{framework.package}.evaluate").prepare(device)
+    except RuntimeError as error:
+        print("refused", error, flush=True)
+        return
+    for path in sorted((folder / "jobs").iterdir()):
+        arrays, facts = run(Job.read(path), framework, device)
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        safetensors.numpy.save_file(contiguous, results / path.name, {"facts": json.dumps(facts)})
+        print("job", path.name, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
