@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbam_core import PRESETS, CBAMSpec, initial_weights, reference
+from cbam_core import PRESETS, CBAMSpec, initial_weights, reference, spatial_maps
 from crosscheck import photograph
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -151,7 +151,9 @@ def _presets(channels: int) -> Iterator[tuple[str, CBAMSpec]]:
 def _variations(name: str, spec: CBAMSpec) -> Iterator[tuple[str, CBAMSpec]]:
     for variation, change in VARIATIONS:
         changed = spec.replace(**change)
-        if changed != spec:
+        # A norm undoes the factor that a 1x1 kernel of one map is: a gradient of 0 but for eps.
+        is_undone = changed.spatial_norm and changed.kernel_size * spatial_maps(changed) == 1
+        if changed != spec and not is_undone:
             yield f"{name}-{variation}", changed
 
 

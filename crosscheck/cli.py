@@ -1,0 +1,155 @@
+"""The command `cbam`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from crosscheck import cases, report
+from crosscheck.check import Plan, RefusedError, check, plan, plan_faults, write_json
+from crosscheck.faults import FAULTS
+from crosscheck.frameworks import FRAMEWORKS, Framework
+
+app = typer.Typer(
+    help="CBAM in PyTorch, TensorFlow, Keras 3 and Flax: one meaning, proven equal.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+EXAMPLES = """[bold]Examples[/bold]
+
+cbam check                                     all installed frameworks, float64
+
+cbam check --frameworks torch,flax --dtype float32,bfloat16
+
+cbam check --image cat.png --json out.json     your own photograph; facts for programs
+
+cbam check --faults                            plant faults; each has to be caught
+
+cbam check --full --dtype float64,float32      the whole grid
+
+[bold]Exit codes[/bold]
+
+0 all equal (with --faults: all caught), 1 a check failed, 2 the call was wrong
+"""
+
+
+@app.callback()
+def root() -> None:
+    """Keeps `check` a command by name, however many commands there are."""
+
+
+@app.command("check", epilog=EXAMPLES)
+def check_command(
+    frameworks: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Comma-separated, of: {', '.join(FRAMEWORKS)}. All that are installed if absent."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help=f"Comma-separated, of: {', '.join(cases.DTYPES)}.")
+    ] = "float64",
+    mode: Annotated[
+        str, typer.Option(help=f"Comma-separated, of: {', '.join(cases.MODES)}.")
+    ] = ",".join(cases.MODES),
+    device: Annotated[str, typer.Option(help="cpu, or gpu with TF32 off.")] = "cpu",
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to use; scikit-image's astronaut if absent.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="The whole grid: every preset and variation.")
+    ] = False,
+    faults: Annotated[
+        bool, typer.Option("--faults", help=f"Plant {len(FAULTS)} faults; each has to be caught.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Frameworks that run at a time; one a core if absent.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
+) -> None:
+    """Run the same weights through every framework and judge outputs, gradients and statistics.
+
+    Each framework runs in a process of its own. The judge is a float64 NumPy reference that is
+    derived from the equations alone.
+    """
+    chosen = _frameworks(frameworks)
+    dtypes = _choices("--dtype", dtype, cases.DTYPES)
+    modes = _choices("--mode", mode, cases.MODES)
+    _choices("--device", device, ("cpu", "gpu"))
+    if json is not None and not json.absolute().parent.is_dir():
+        raise _wrong("--json", f"{json} is in a folder that does not exist; create it first")
+    try:
+        made = cases.full_cases(image) if full else cases.default_cases(image)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--image") from None
+    plans = plan_faults(made) if faults else plan(made, dtypes, modes)
+    try:
+        with _progress(chosen, plans) as on_result:
+            found = check(chosen, plans, device=device, processes=processes, on_result=on_result)
+    except RefusedError as error:
+        raise _wrong("--frameworks", str(error)) from None
+    if json is not None:
+        write_json(found, json)
+    report.show(found, Console())
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def _frameworks(names: str | None) -> list[Framework]:
+    """Those asked for, which have to be installed; all that are installed if none is named."""
+    if names is None:
+        installed = [framework for framework in FRAMEWORKS.values() if not framework.missing]
+        if not installed:
+            raise _wrong("--frameworks", 'none is installed; pip install "cbam[all]"')
+        return installed
+    chosen = [FRAMEWORKS[name] for name in _choices("--frameworks", names, tuple(FRAMEWORKS))]
+    for framework in chosen:
+        if framework.missing:
+            raise _wrong(
+                "--frameworks",
+                f"{framework.name} was asked for, and {', '.join(framework.missing)} is not "
+                f'installed; pip install "cbam[{framework.extra}]"',
+            )
+    return chosen
+
+
+def _choices(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in choices:
+            raise _wrong(option, f"{name!r} is unknown; choose from {', '.join(choices)}")
+    return list(dict.fromkeys(names))
+
+
+def _wrong(option: str, message: str) -> typer.BadParameter:
+    return typer.BadParameter(message, param_hint=option)
+
+
+@contextlib.contextmanager
+def _progress(frameworks: Sequence[Framework], plans: Sequence[Plan]) -> Iterator:
+    """A bar for each framework on a terminal, nothing in a pipe."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        tasks = {f.name: bar.add_task(f.name, total=len(plans)) for f in frameworks}
+        yield lambda name: bar.advance(tasks[name])
+
+
+def main() -> None:
+    """The entry point of the command `cbam`."""
+    app()
