@@ -1,0 +1,67 @@
+"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from cbam_core import STATISTICS, CBAMSpec
+from cbam_tf.attention import CBAM
+from cbam_tf.weights import canonical_array, load_canonical, named_weights
+
+
+def prepare(device: str) -> None:
+    """Make this process ready for `device`, "cpu" or "gpu", with full float32 precision.
+
+    Raises:
+        RuntimeError: TensorFlow sees no such device.
+    """
+    if device == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError("TensorFlow sees no GPU here; run with --device cpu")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def evaluate(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of `spec` with `weights` over x, and the gradients of sum(output * cotangent).
+
+    Args:
+        weights: canonical weights.
+        x, cotangent: (N, *S, C).
+        dtype: "float64", "float32", "bfloat16" or "float16", of the block and of its input.
+        training: whether the block is in training mode.
+        device: "cpu" or "gpu".
+        compiled: whether the block goes through tf.function.
+
+    Returns:
+        The arrays "output", "grad:input", "grad:NAME" of each weight and "state:NAME" of each
+        running statistic after the pass, all in canonical layout, bfloat16 as float32; and the
+        dtype that the output had.
+    """
+    with tf.device(f"/{device.upper()}:0"):
+        block = CBAM.from_spec(spec, dtype=getattr(tf, dtype))
+        load_canonical(block, weights)
+        run = tf.function(block, autograph=False) if compiled else block
+        leaf = tf.cast(x, dtype)
+        variables = named_weights(block)
+        sources = {n: v for n, v in variables.items() if n not in STATISTICS} | {"input": leaf}
+        with tf.GradientTape() as tape:
+            tape.watch(leaf)
+            y = run(leaf, training=training)
+        zero = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(y, sources, tf.cast(cotangent, y.dtype), zero)
+    arrays = {"output": canonical_array(y)}
+    arrays |= {f"grad:{name}": canonical_array(g) for name, g in gradients.items()}
+    arrays |= {f"state:{n}": canonical_array(v) for n, v in variables.items() if n in STATISTICS}
+    return arrays, y.dtype.name

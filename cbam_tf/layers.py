@@ -1,0 +1,141 @@
+"""Linear, convolution and batch norm in the dtype of their input, whatever that of their weights.
+
+The gates compute in at least float32 (see `ops.at_least_float32`), also where the weights are
+half-precision numbers. All layers are channels last, with the kernels in the canonical layout.
+Kernels start as Keras' he_normal draws them (`tf.random.set_seed` fixes them), biases at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+# Standard deviation of a standard normal cut off at two deviations, which Keras' he_normal undoes.
+_TRUNCATED_DEVIATION = 0.87962566103423978
+
+
+class Linear(tf.Module):
+    """y = x W + b, in the dtype of x (..., in) -> (..., out)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool,
+        dtype: tf.DType = tf.float32,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        with self.name_scope:
+            self.kernel = _kernel((inputs, outputs), dtype)
+            self.bias = _filled("bias", 0, outputs, dtype) if bias else None
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return _add_bias(tf.tensordot(x, tf.cast(self.kernel, x.dtype), 1), self.bias)
+
+
+class Conv(tf.Module):
+    """A convolution that keeps the size, in the dtype of x (N, *S, in) -> (N, *S, out)."""
+
+    def __init__(
+        self,
+        rank: int,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        *,
+        bias: bool,
+        dtype: tf.DType = tf.float32,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[rank]
+        with self.name_scope:
+            self.kernel = _kernel((kernel_size,) * rank + (inputs, outputs), dtype)
+            self.bias = _filled("bias", 0, outputs, dtype) if bias else None
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if x.shape[0]:
+            return self.convolve(x)
+        # TensorFlow's oneDNN kernels give an empty batch the channels of x, so a map of 0 joins it.
+        batch = tf.shape(x)[0]
+        padding = [[0, tf.cast(batch == 0, tf.int32)], *[[0, 0]] * (len(x.shape) - 1)]
+        return self.convolve(tf.pad(x, padding))[:batch]
+
+    def convolve(self, x: tf.Tensor) -> tf.Tensor:
+        """At stride 1 and an odd size k, SAME pads k // 2 on both sides."""
+        kernel = tf.cast(self.kernel, x.dtype)
+        y = tf.nn.convolution(x, kernel, 1, "SAME", data_format=self.layout)
+        return _add_bias(y, self.bias)
+
+
+class BatchNorm(tf.Module):
+    """Batch norm over (N, *S, C) of any rank, whose weights and statistics are at least float32.
+
+    Training normalises with the biased variance and keeps the unbiased one; tf.nn and Keras have
+    no norm that does so for every rank. A batch of 0 leaves the statistics as they are.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float,
+        momentum: float,
+        *,
+        dtype: tf.DType = tf.float32,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.eps, self.momentum = eps, momentum
+        dtype = tf.as_dtype(dtype) if tf.as_dtype(dtype).size >= 4 else tf.float32
+        # Under a tf.distribute strategy each replica has its own statistics, saved as their mean.
+        statistic = {
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
+        with self.name_scope:
+            self.scale = _filled("scale", 1, channels, dtype)
+            self.bias = _filled("bias", 0, channels, dtype)
+            self.mean = _filled("mean", 0, channels, dtype, **statistic)
+            self.var = _filled("var", 1, channels, dtype, **statistic)
+
+    def moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and biased variance (C,) of x (N, *S, C)."""
+        return tf.nn.moments(x, tuple(range(len(x.shape) - 1)))
+
+    def update(self, x: tf.Tensor, mean: tf.Tensor, var: tf.Tensor) -> None:
+        """Move the running statistics towards those of the batch x, unless it is empty."""
+        count = tf.cast(tf.size(x, tf.int64) // x.shape[-1], x.dtype)
+        unbiased = var * (count / (count - 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            moved = (1 - self.momentum) * running + self.momentum * new
+            running.assign(tf.where(count > 0, moved, running))
+
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        wide = tf.cast(x, self.scale.dtype)
+        mean, var = self.mean, self.var
+        if training:
+            mean, var = self.moments(wide)
+            self.update(wide, mean, var)
+        normal = (wide - mean) / tf.sqrt(var + self.eps)
+        return tf.cast(normal * self.scale + self.bias, x.dtype)
+
+
+# Values are drawn when the variable is created, so that a tf.function may build a module.
+def _kernel(shape: tuple[int, ...], dtype: tf.DType) -> tf.Variable:
+    deviation = math.sqrt(2 / math.prod(shape[:-1])) / _TRUNCATED_DEVIATION
+    return tf.Variable(
+        lambda: tf.random.truncated_normal(shape, stddev=deviation, dtype=dtype), name="kernel"
+    )
+
+
+def _filled(name: str, value: int, size: int, dtype: tf.DType, **options: Any) -> tf.Variable:
+    return tf.Variable(lambda: tf.cast(tf.fill([size], value), dtype), name=name, **options)
+
+
+def _add_bias(y: tf.Tensor, bias: tf.Variable | None) -> tf.Tensor:
+    return y if bias is None else y + tf.cast(bias, y.dtype)

@@ -1,0 +1,80 @@
+"""Pooling and gates: the operations on which public CBAMs differ, one rule for all packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def at_least_float32(x: tf.Tensor) -> tf.Tensor:
+    """x itself, or in float32 where its dtype is a half precision."""
+    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+
+
+def pool_space(x: tf.Tensor, pools: Sequence[str]) -> list[tf.Tensor]:
+    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+    space = tuple(range(1, len(x.shape) - 1))
+    return [tf.squeeze(POOLS[pool](x, space), space) for pool in pools]
+
+
+def pool_channels(x: tf.Tensor) -> list[tf.Tensor]:
+    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
+    return [avg(x, (-1,)), max(x, (-1,))]
+
+
+def avg(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """The mean over `axes`, which keep the size 1, as in all four pools."""
+    return tf.reduce_mean(x, axes, keepdims=True)
+
+
+def max(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """The maximum over `axes`; reduce_max splits the gradient evenly among ties."""
+    return tf.reduce_max(x, axes, keepdims=True)
+
+
+def lp(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """The square root of the sum of squares; its gradient is 0 where all of x is 0."""
+    squares = tf.reduce_sum(x * x, axes, keepdims=True)
+    empty = squares == 0
+    # The root's infinite slope at 0 would turn the gradient into NaN, so 0 never reaches it.
+    root = tf.sqrt(tf.where(empty, tf.ones_like(squares), squares))
+    return tf.where(empty, tf.zeros_like(squares), root)
+
+
+def lse(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """The logarithm of the sum of exponentials."""
+    return tf.reduce_logsumexp(x, axes, keepdims=True)
+
+
+def relu(x: tf.Tensor) -> tf.Tensor:
+    """max(x, 0), with gradient 0 where x <= 0; NaN passes, forward and backward.
+
+    tf.nn.relu's gradient makes NaN of infinity times 0, and under XLA 0 of NaN.
+    """
+    return tf.where(x <= 0, tf.zeros_like(x), x)
+
+
+def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
+    """clip(x/6 + 0.5, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
+    # XLA turns x / 6 into x * (1 / 6), which would miss the kink of x / 6 + 0.5.
+    return 1 - relu(1 - relu((x + 3) / 6))
+
+
+def hard_sigmoid_keras2(x: tf.Tensor) -> tf.Tensor:
+    """clip(0.2 x + 0.5, 0, 1), the hard sigmoid of Keras 2; gradient 0 at both kinks."""
+    return 1 - relu(1 - relu(0.2 * x + 0.5))
+
+
+def double_sigmoid(x: tf.Tensor) -> tf.Tensor:
+    """2 sigmoid(x), exactly 1 at 0."""
+    return 2 * tf.sigmoid(x)
+
+
+POOLS = {"avg": avg, "max": max, "lp": lp, "lse": lse}
+GATES = {
+    "sigmoid": tf.sigmoid,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_sigmoid_keras2": hard_sigmoid_keras2,
+    "double_sigmoid": double_sigmoid,
+}
