@@ -89,10 +89,11 @@ class ChannelAttention(nn.Module):
     def gate(self, x: Tensor) -> Tensor:
         """Mc (N, C, 1..) of x (N, C, *S), in at least float32."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=1)
-        descriptors = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        descriptors = torch.stack(pooled)
         if self.spec.pooling == "light":
-            descriptors = [sum(descriptors) / len(descriptors)]
-        logits = self.mlp(torch.stack(descriptors)).sum(0)
+            descriptors = descriptors.mean(0, keepdim=True)
+        logits = self.mlp(descriptors).sum(0)
         return ops.GATES[self.spec.gate](logits)[(..., *[None] * self.spec.rank)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,11 +158,12 @@ class SpatialAttention(nn.Module):
         )
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         conv = CONV[spec.rank]
-        if spatial_descriptor == "conv":
+        if spec.spatial_descriptor == "conv":
             self.squeeze = conv(spec.channels, 1, 1, bias=False, **options)
-        self.conv = conv(spatial_maps(spec), 1, spec.kernel_size, bias=spatial_bias, **options)
-        self.norm = nn.Identity()
-        if spatial_norm:
+        size, bias = spec.kernel_size, spec.spatial_bias
+        self.conv = conv(spatial_maps(spec), 1, size, padding=size // 2, bias=bias, **options)
+        self.norm: nn.Module = nn.Identity()
+        if spec.spatial_norm:
             self.norm = BatchNorm(1, spec.norm_eps, spec.norm_momentum, **options)
 
     @classmethod
@@ -173,10 +175,8 @@ class SpatialAttention(nn.Module):
         """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, 1 or 2, *S)."""
         if self.spec.spatial_descriptor == "conv":
             return self.squeeze(x)
-        maps = ops.pool_channels(x)
-        if self.spec.pooling == "light":
-            maps = [sum(maps) / len(maps)]
-        return torch.cat(maps, dim=1)
+        maps = torch.cat(ops.pool_channels(x), dim=1)
+        return maps.mean(1, keepdim=True) if self.spec.pooling == "light" else maps
 
     def gate(self, x: Tensor) -> Tensor:
         """Ms (N, 1, *S) of x (N, C, *S), in at least float32."""

@@ -59,15 +59,15 @@ def evaluate(
     run = torch.compile(block, fullgraph=True, dynamic=False) if compiled else block
     leaf = _channels_first(x).to(place, getattr(torch, dtype)).requires_grad_()
     y = run(leaf)
-    y.backward(_channels_first(cotangent).to(y))
-    arrays = {"output": _channels_last(y), "grad:input": _channels_last(leaf.grad)}
-    for name, weight in named_weights(block).items():
-        shape = weights[name].shape
-        if name in STATISTICS:
-            arrays[f"state:{name}"] = canonical_array(weight, shape)
-        else:
-            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            arrays[f"grad:{name}"] = canonical_array(gradient, shape)
+    state = named_weights(block)
+    sources = {"input": leaf} | {n: w for n, w in state.items() if n not in STATISTICS}
+    dy = _channels_first(cotangent).to(y)
+    gradients = torch.autograd.grad(y, list(sources.values()), dy, materialize_grads=True)
+    arrays = {"output": _channels_last(y), "grad:input": _channels_last(gradients[0])}
+    for name, gradient in list(zip(sources, gradients, strict=True))[1:]:
+        arrays[f"grad:{name}"] = canonical_array(gradient, weights[name].shape)
+    for name in state.keys() - sources:
+        arrays[f"state:{name}"] = canonical_array(state[name], weights[name].shape)
     return arrays, str(y.dtype).removeprefix("torch.")
 
 

@@ -22,27 +22,25 @@ class Linear(nn.Linear):
             return F.linear(x, self.weight.to(x.dtype), _cast(self.bias, x))
 
 
-class _SameConv:
-    """A convolution that keeps the size, in the dtype of x (N, in, *S) -> (N, out, *S)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel_size: int, **options: Any) -> None:
-        super().__init__(inputs, outputs, kernel_size, padding=kernel_size // 2, **options)
+class Conv1d(nn.Conv1d):
+    """A convolution in the dtype of x (N, in, L) -> (N, out, L)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        with _without_autocast(x):
-            return self._conv_forward(x, self.weight.to(x.dtype), _cast(self.bias, x))
+        return _convolve(self, x)
 
 
-class Conv1d(_SameConv, nn.Conv1d):
-    pass
+class Conv2d(nn.Conv2d):
+    """A convolution in the dtype of x (N, in, H, W) -> (N, out, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _convolve(self, x)
 
 
-class Conv2d(_SameConv, nn.Conv2d):
-    pass
+class Conv3d(nn.Conv3d):
+    """A convolution in the dtype of x (N, in, D, H, W) -> (N, out, D, H, W)."""
 
-
-class Conv3d(_SameConv, nn.Conv3d):
-    pass
+    def forward(self, x: Tensor) -> Tensor:
+        return _convolve(self, x)
 
 
 CONV = {1: Conv1d, 2: Conv2d, 3: Conv3d}
@@ -76,11 +74,17 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
+def _convolve(layer: Conv1d | Conv2d | Conv3d, x: Tensor) -> Tensor:
+    with _without_autocast(x):
+        return layer._conv_forward(x, layer.weight.to(x.dtype), _cast(layer.bias, x))
+
+
 def _cast(bias: Tensor | None, x: Tensor) -> Tensor | None:
     return None if bias is None else bias.to(x.dtype)
 
 
 def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()

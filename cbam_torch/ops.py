@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +49,8 @@ def lse(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
-    """clip(x/6 + 0.5, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
-    return 1 - F.relu(1 - F.relu(x / 6 + 0.5))
+    """clip((x + 3)/6, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
+    return 1 - F.relu(1 - F.relu((x + 3) / 6))
 
 
 def hard_sigmoid_keras2(x: Tensor) -> Tensor:
@@ -63,8 +63,13 @@ def double_sigmoid(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(x)
 
 
-POOLS = {"avg": avg, "max": max, "lp": lp, "lse": lse}
-GATES = {
+POOLS: dict[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
+    "avg": avg,
+    "max": max,
+    "lp": lp,
+    "lse": lse,
+}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "hard_sigmoid": hard_sigmoid,
     "hard_sigmoid_keras2": hard_sigmoid_keras2,

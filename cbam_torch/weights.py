@@ -64,14 +64,12 @@ def load_canonical(
 
 def named_weights(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str, Tensor]:
     """Canonical name -> the module's own parameter or buffer (in torch's layout)."""
-    parts = {"channel": module, "spatial": module}
-    if isinstance(module, CBAM):
-        parts = {gate: getattr(module, gate, None) for gate in parts}
     weights = {}
     for name in weight_shapes(_spec(module)):
         gate, _, leaf = name.partition(".")
         layer, _, attribute = LEAVES[leaf].partition(".")
-        weights[name] = getattr(getattr(parts[gate], layer), attribute)
+        part = getattr(module, gate) if isinstance(module, CBAM) else module
+        weights[name] = getattr(getattr(part, layer), attribute)
     return weights
 
 

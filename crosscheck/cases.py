@@ -61,6 +61,15 @@ def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
     return np.where(np.isfinite(array), rounded.view(np.float32), array).astype(np.float64)
 
 
+# Cases for a framework that takes seconds for each: the photograph, and one of each kind.
+SELECTION = frozenset(
+    """
+    official-photo paper-photo keras-relu identity-relu timm_light-relu official-one-position
+    all-pools-avg-max-lp-lse-relu all-conv-descriptor-relu all-parallel-relu all-rank1-relu
+    all-rank3-relu
+    """.split()
+)
+
 # A case to be: the spec's name, the input's, and the spec.
 Plan = tuple[str, str, CBAMSpec]
 
@@ -85,7 +94,7 @@ def full_cases(image: Path | None = None) -> list[Case]:
 
 
 def _default_plans() -> list[Plan]:
-    official = CBAMSpec.preset("official", 16, reduction=4)
+    official = CBAMSpec.preset("official", 16, hidden=4)
     everything = CBAMSpec(16, hidden=4, mlp_bias=True, spatial_bias=True, spatial_norm=True)
     return [
         *((name, "photo", spec) for name, spec in _presets(32) if name in ("official", "paper")),

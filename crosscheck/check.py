@@ -23,7 +23,7 @@ from typing import Any
 import safetensors
 
 from cbam_core import reference
-from crosscheck.cases import Case
+from crosscheck.cases import SELECTION, Case
 from crosscheck.compare import Comparison, compare_pass
 from crosscheck.faults import FAULTS, Fault
 from crosscheck.frameworks import Framework
@@ -173,12 +173,14 @@ def check(
     *,
     device: str = "cpu",
     processes: int | None = None,
+    spare_slow: bool = False,
     on_result: Callable[[str], None] = lambda framework: None,
 ) -> Report:
     """Run `plans` in every framework, each in a process of its own, and judge the results.
 
     Args:
         processes: how many frameworks run at a time; as many as there are cores if None.
+        spare_slow: whether a framework that takes seconds for a pass runs a selection of them.
         on_result: called with a framework's name for each of its results, for progress.
 
     Raises:
@@ -194,12 +196,15 @@ def check(
             one.job(name).write(folder / "jobs")
         judge = _Judge(dict(zip(names, plans, strict=True)))
         processes = processes or os.cpu_count() or 1
+        selected = [name for name, one in judge.plans.items() if one.case.name in SELECTION]
         workers = [
-            _Worker(framework, folder, device, len(frameworks) > 1) for framework in frameworks
+            _Worker(f, folder, device, selected if spare_slow and f.slow else names)
+            for f in frameworks
         ]
         pool = stack.enter_context(ThreadPoolExecutor(processes))
         # Leaving the stack, on an error too, stops the workers before it waits for the pool.
-        stack.callback(lambda: [worker.stop() for worker in workers])
+        for worker in workers:
+            stack.callback(worker.stop)
 
         def judged(worker: _Worker) -> list[Row]:
             rows = []
@@ -243,8 +248,10 @@ class _Judge:
 class _Worker:
     """The process of one framework, started when its results are asked for."""
 
-    def __init__(self, framework: Framework, folder: Path, device: str, shared: bool) -> None:
-        self.framework, self.folder, self.device, self.shared = framework, folder, device, shared
+    def __init__(
+        self, framework: Framework, folder: Path, device: str, jobs: Sequence[str]
+    ) -> None:
+        self.framework, self.folder, self.device, self.jobs = framework, folder, device, jobs
         self.process: subprocess.Popen[str] | None = None
         self.stopped = False
 
@@ -253,19 +260,16 @@ class _Worker:
         if self.stopped:
             return
         name = self.framework.name
-        log = self.folder / f"{name}.log"
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | dict(self.framework.environment)
-        if self.shared:
-            environment |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
-        if self.device == "cpu":
-            environment |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-        with log.open("w") as errors:
+        jobs, log = self.folder / f"{name}.jobs", self.folder / f"{name}.log"
+        jobs.write_text("".join(f"{job}\n" for job in self.jobs))
+        with jobs.open() as listed, log.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "crosscheck.worker", name, self.folder, self.device],
+                stdin=listed,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=environment,
+                env=self._environment(),
             )
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -276,6 +280,17 @@ class _Worker:
                 yield (rest, *self._read(rest))
         if self.process.wait() and not self.stopped:
             raise RefusedError(f"{name}: its process ended early\n{_tail(log)}")
+
+    def _environment(self) -> dict[str, str]:
+        # The maps are small, and several processes run side by side: one thread for each is best.
+        threads = {
+            "OMP_NUM_THREADS": "1",
+            "TF_NUM_INTRAOP_THREADS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        hidden = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+        hidden = hidden if self.device == "cpu" else {}
+        return os.environ | threads | hidden | dict(self.framework.environment)
 
     def _read(self, job: str) -> tuple[dict, dict]:
         path = self.folder / self.framework.name / job

@@ -66,7 +66,10 @@ def check_command(
         Path | None, typer.Option(help="A picture to use; scikit-image's astronaut if absent.")
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="The whole grid: every preset and variation.")
+        bool,
+        typer.Option(
+            "--full", help="The whole grid: every preset and variation, also in torch-compile."
+        ),
     ] = False,
     faults: Annotated[
         bool, typer.Option("--faults", help=f"Plant {len(FAULTS)} faults; each has to be caught.")
@@ -94,7 +97,14 @@ def check_command(
     plans = plan_faults(made) if faults else plan(made, dtypes, modes)
     try:
         with _progress(chosen, plans) as on_result:
-            found = check(chosen, plans, device=device, processes=processes, on_result=on_result)
+            found = check(
+                chosen,
+                plans,
+                device=device,
+                processes=processes,
+                spare_slow=not (full or faults),
+                on_result=on_result,
+            )
     except RefusedError as error:
         raise _wrong("--frameworks", str(error)) from None
     if json is not None:

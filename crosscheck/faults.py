@@ -40,7 +40,10 @@ class Target:
     @classmethod
     def of(cls, framework: Framework) -> Target:
         attention = importlib.import_module(f"{framework.package}.attention")
-        functions = (_resolve(framework.stop_gradient), _resolve(framework.as_tensor))
+        functions = (
+            _resolve(framework.library.stop_gradient),
+            _resolve(framework.library.as_tensor),
+        )
         return cls(attention.ops, attention, *functions)
 
 

@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Library:
+    """Functions of an array library, as "module:function", with which faults are made."""
+
+    stop_gradient: str
+    as_tensor: str
+
+
+@dataclass(frozen=True)
 class Framework:
     """One way to run a block.
 
@@ -17,8 +25,9 @@ class Framework:
             functions `prepare` and `evaluate` that a worker calls.
         requires: the modules that have to be installed.
         extra: the extra of this project that installs them.
-        stop_gradient, as_tensor: "module:function" of the array library, for the planted faults.
+        library: the array library that the package computes with.
         compiled: whether `evaluate` is asked to compile the block.
+        slow: whether a pass takes seconds, so that `cbam check` without --full runs a selection.
         environment: variables that its process needs.
     """
 
@@ -26,9 +35,9 @@ class Framework:
     package: str
     requires: tuple[str, ...]
     extra: str
-    stop_gradient: str
-    as_tensor: str
+    library: Library
     compiled: bool = False
+    slow: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -37,19 +46,20 @@ class Framework:
         return [name for name in self.requires if importlib.util.find_spec(name) is None]
 
 
-# The functions of an array library that faults are made with.
-_TORCH = {"stop_gradient": "torch:Tensor.detach", "as_tensor": "torch:as_tensor"}
-_TF = {"stop_gradient": "tensorflow:stop_gradient", "as_tensor": "tensorflow:convert_to_tensor"}
-_KERAS = {"stop_gradient": "keras.ops:stop_gradient", "as_tensor": "keras.ops:convert_to_tensor"}
-_JAX = {"stop_gradient": "jax.lax:stop_gradient", "as_tensor": "jax.numpy:asarray"}
+_TORCH = Library("torch:Tensor.detach", "torch:as_tensor")
+_TF = Library("tensorflow:stop_gradient", "tensorflow:convert_to_tensor")
+_KERAS = Library("keras.ops:stop_gradient", "keras.ops:convert_to_tensor")
+_JAX = Library("jax.lax:stop_gradient", "jax.numpy:asarray")
 
 
 def _torch(name: str, *, compiled: bool) -> Framework:
-    return Framework(name, "cbam_torch", ("torch",), "torch", **_TORCH, compiled=compiled)
+    return Framework(
+        name, "cbam_torch", ("torch",), "torch", _TORCH, compiled=compiled, slow=compiled
+    )
 
 
 def _tf(name: str, *, compiled: bool) -> Framework:
-    return Framework(name, "cbam_tf", ("tensorflow",), "tf", **_TF, compiled=compiled)
+    return Framework(name, "cbam_tf", ("tensorflow",), "tf", _TF, compiled=compiled)
 
 
 def _keras(backend: str, *, module: str, extra: str) -> Framework:
@@ -58,13 +68,13 @@ def _keras(backend: str, *, module: str, extra: str) -> Framework:
         "cbam_keras",
         ("keras", module),
         f"keras,{extra}",
-        **_KERAS,
+        _KERAS,
         environment={"KERAS_BACKEND": backend},
     )
 
 
 def _flax(name: str, package: str) -> Framework:
-    return Framework(name, package, ("jax", "flax"), "flax", **_JAX)
+    return Framework(name, package, ("jax", "flax"), "flax", _JAX)
 
 
 FRAMEWORKS = {

@@ -1,7 +1,8 @@
 """One framework in its own process: `python -m crosscheck.worker FRAMEWORK FOLDER DEVICE`.
 
-FOLDER/jobs holds one safetensors file for each pass to run, and FOLDER/FRAMEWORK takes one for
-each result. A line on standard output says that a result is there; its first word is "job".
+FOLDER/jobs holds one safetensors file for each pass, FOLDER/FRAMEWORK takes one for each result.
+Standard input names the passes to run; a line "job NAME" on standard output says that a result is
+there, a line "refused REASON" that this framework can't run so.
 Frameworks do not share a process: they fight over threads and memory, some crash when another was
 imported first, and Keras has one backend in each.
 """
@@ -101,11 +102,11 @@ def main(name: str, folder: Path, device: str) -> None:
     except RuntimeError as error:
         print("refused", error, flush=True)
         return
-    for path in sorted((folder / "jobs").iterdir()):
-        arrays, facts = run(Job.read(path), framework, device)
+    for job in sys.stdin.read().split():
+        arrays, facts = run(Job.read(folder / "jobs" / job), framework, device)
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        safetensors.numpy.save_file(contiguous, results / path.name, {"facts": json.dumps(facts)})
-        print("job", path.name, flush=True)
+        safetensors.numpy.save_file(contiguous, results / job, {"facts": json.dumps(facts)})
+        print("job", job, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+# From a clone to green in two commands, each of which does all the set-up by itself:
+#   make crosscheck   run the same weights through every framework and print the table
+#   make test         ruff, the type checker and the whole test suite
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help crosscheck faults full test lint types format clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+crosscheck: $(INSTALLED)
+	$(BIN)/cbam check
+
+faults: $(INSTALLED)
+	$(BIN)/cbam check --faults
+
+full: $(INSTALLED)
+	$(BIN)/cbam check --full --dtype float64,float32,bfloat16,float16
+
+test: lint types
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The stamp is written last, so an installation that was cut off starts again.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $(INSTALLED)
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,94 @@
+"""The judge and the planted faults, in torch; tests/crosscheck/test_everywhere.py has the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cbam_core import CBAMSpec
+from crosscheck import check as checks
+from crosscheck.cases import default_cases
+from crosscheck.check import LIMITS, RefusedError, check, plan, plan_faults
+from crosscheck.faults import FAULTS, Pass
+from crosscheck.frameworks import FRAMEWORKS
+
+TORCH = FRAMEWORKS["torch"]
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return default_cases()
+
+
+def test_there_are_many_faults_of_every_kind():
+    assert len(FAULTS) >= 30
+    for kind in ("patches", "alter", "corrupt"):
+        default = next(f.default for f in dataclasses.fields(FAULTS["eps-0"]) if f.name == kind)
+        assert any(getattr(fault, kind) is not default for fault in FAULTS.values()), kind
+
+
+def test_every_fault_names_a_case_and_changes_something(cases):
+    by_name = {case.name: case for case in cases}
+    for fault in FAULTS.values():
+        case = by_name[fault.case]
+        one = Pass(case.spec, case.weights, fault.mode == "train", case.x[..., 0].size)
+        altered = fault.alter(one)
+        changed = altered is not one or fault.patches is not FAULTS["eps-0"].patches
+        corrupted = fault.corrupt is not FAULTS["eps-0"].corrupt
+        assert changed or corrupted, fault.name
+
+
+def test_a_sound_implementation_is_green_and_a_faulty_one_red(cases):
+    report = check([TORCH], plan_faults(cases))
+    faulty = [row for row in report.rows if row.fault]
+    assert {row.fault for row in faulty} == set(FAULTS)
+    assert [row.fault for row in faulty if not row.caught] == []
+    assert [str(row.comparison) for row in report.rows if not row.fault and not row.ok] == []
+    assert report.ok
+
+
+def test_training_is_planned_where_it_differs(cases):
+    plans = plan(cases, ["float64"], ["eval", "train"])
+    trained = {one.case.name for one in plans if one.mode == "train"}
+    assert trained == {case.name for case in cases if case.has_modes}
+    assert len(plan(cases, ["float64"], ["train"])) == len(cases)
+
+
+def test_a_crash_in_a_fault_does_not_count_as_caught():
+    one = dataclasses.replace(
+        plan(default_cases()[:1], ["float64"], ["eval"])[0], fault="missing-norm"
+    )
+    judge = checks._Judge({"0": one})
+    rows = judge("torch", "0", {}, {"error": "TypeError: boom"})
+    assert [(row.caught, row.ok) for row in rows] == [(False, False)]
+    assert "boom" in rows[0].comparison.reason
+
+
+def test_another_dtype_fails():
+    judge = checks._Judge({"0": plan(default_cases()[:1], ["float16"], ["eval"])[0]})
+    (row,) = judge("torch", "0", {}, {"dtype": "float32"})
+    assert not row.ok
+    assert row.comparison.reason == "has dtype float32, expected float16"
+    assert row.to_dict()["max_rel"] is None
+
+
+def test_the_limits_are_the_promised_ones():
+    assert set(LIMITS["float64"].values()) == {1e-12}
+    assert (LIMITS["float32"]["output"], LIMITS["float32"]["grad"]) == (2e-6, 2e-5)
+    for dtype, eps in (("bfloat16", 2**-7), ("float16", np.finfo(np.float16).eps)):
+        assert LIMITS[dtype]["output"] == 4 * eps
+
+
+def test_a_worker_that_dies_is_an_error_and_stops_the_others(monkeypatch, cases):
+    broken = dataclasses.replace(TORCH, name="torch", package="cbam_core")
+    monkeypatch.setitem(FRAMEWORKS, "torch", broken)
+    dead = dataclasses.replace(TORCH, name="no-such-framework")
+    with pytest.raises(RefusedError, match="no-such-framework: its process ended early"):
+        check([dead], plan(cases[:1], ["float64"], ["eval"]))
+
+
+def test_an_empty_report_is_not_green():
+    assert not check([], []).ok
+    assert CBAMSpec(8) == CBAMSpec(8)

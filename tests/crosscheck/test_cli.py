@@ -1,0 +1,91 @@
+"""The command, as its users call it: a process, its output and its exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def cbam(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    command = [sys.executable, "-m", "crosscheck", *map(str, arguments)]
+    env = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1", **environment}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+
+
+def test_a_check_writes_the_table_and_the_json(tmp_path):
+    path = tmp_path / "out.json"
+    done = cbam("check", "--frameworks", "torch", "--dtype", "float64,float16", "--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "quantities equal, on cpu with TF32 off" in done.stdout
+    assert done.stderr == ""  # no progress in a pipe
+    report = json.loads(path.read_text())
+    assert {k: report[k] for k in ("schema", "reference", "device", "ok")} == {
+        "schema": 1,
+        "reference": "numpy-float64",
+        "device": "cpu",
+        "ok": True,
+    }
+    assert {"python", "numpy", "torch"} <= set(report["versions"])
+    rows = report["rows"]
+    assert {row["dtype"] for row in rows} == {"float64", "float16"}
+    assert {row["mode"] for row in rows} == {"eval", "train"}
+    kinds = {row["quantity"].partition(":")[0] for row in rows}
+    assert kinds == {"output", "grad", "state"}
+    assert {"grad:input", "grad:channel.reduce.kernel", "state:spatial.norm.var"} <= {
+        row["quantity"] for row in rows
+    }
+    assert set(rows[0]) == {
+        "framework", "case", "dtype", "mode", "quantity", "max_abs", "max_rel", "limit", "ok",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frameworks", "torch,theano"], "'theano' is unknown; choose from torch, torch-compile"),
+        (["--dtype", "float8"], "'float8' is unknown; choose from float64, float32"),
+        (["--mode", "test"], "'test' is unknown; choose from eval, train"),
+        (["--device", "tpu"], "'tpu' is unknown; choose from cpu, gpu"),
+        (["--image", "none.png"], "--image none.png is not a readable picture"),
+        (["--json", "no/such/folder.json"], "is in a folder that does not exist; create it first"),
+        (["--processes", "0"], "Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_call_exits_with_2_and_says_why(arguments, message):
+    done = cbam("check", *arguments)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_framework_that_is_asked_for_and_absent_is_an_error(tmp_path):
+    # A package that can't be found is simulated by an interpreter that is told so.
+    code = (
+        "import importlib.util as u, sys; find = u.find_spec;"
+        "u.find_spec = lambda name, *a: None if name == 'flax' else find(name, *a);"
+        "from crosscheck.cli import main; sys.argv = ['cbam', 'check', '--frameworks', 'flax']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert 'flax was asked for, and flax is not installed; pip install "cbam[flax]"' in words
+
+
+def test_without_a_gpu_it_says_so():
+    done = cbam("check", "--frameworks", "torch", "--device", "gpu", CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 2
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert "torch: torch sees no GPU here; run with --device cpu" in words
+
+
+def test_help_has_examples_and_exit_codes():
+    done = cbam("check", "--help")
+    assert done.returncode == 0
+    assert "cbam check --faults" in done.stdout
+    assert (
+        "0 all equal (with --faults: all caught), 1 a check failed, 2 the call was" in done.stdout
+    )

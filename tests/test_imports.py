@@ -1,0 +1,71 @@
+"""Importing one package loads no other framework, and adds little time to its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# What a package imports itself; what that loads in turn (TensorFlow loads Keras and JAX) is not
+# this project's doing, and does not count.
+OWN = {
+    "cbam_core": (),
+    "cbam_torch": ("torch",),
+    "cbam_tf": ("tensorflow",),
+    "cbam_keras": ("keras",),
+    "cbam_flax": ("jax", "flax.nnx"),
+    "cbam_flax.linen": ("jax", "flax.nnx", "flax.linen"),
+    "crosscheck": (),
+    "crosscheck.cli": (),
+}
+FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax"}
+
+
+def _python(code: str, **environment: str) -> str:
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize("package", OWN)
+def test_loads_only_its_own_framework(package, backend):
+    own = "".join(f"import {module}; " for module in OWN[package])
+    code = f"""
+import sys
+{own}
+before = set(sys.modules)
+import {package}
+print(*sorted({FRAMEWORKS} & (set(sys.modules) - before)))
+"""
+    assert _python(code, KERAS_BACKEND=backend) == ""
+
+
+def test_the_core_needs_numpy_and_safetensors_alone():
+    code = """
+import sys
+before = set(sys.modules)
+import numpy, safetensors.numpy
+allowed = set(sys.modules)
+import cbam_core
+names = {name.partition('.')[0] for name in set(sys.modules) - allowed}
+print(*sorted(names - set(sys.stdlib_module_names) - {'cbam_core'}))
+"""
+    assert _python(code) == ""
+
+
+@pytest.mark.parametrize("package", [name for name in OWN if name.startswith("cbam_")])
+def test_imports_few_modules_besides(package):
+    """Counted, not timed: a package is its own files, the core's, and what NumPy loads lazily."""
+    modules = ("numpy", "safetensors.numpy", *OWN[package])
+    code = f"""
+import sys
+{"".join(f"import {module}; " for module in modules)}
+before = len(sys.modules)
+import {package}
+print(len(sys.modules) - before)
+"""
+    assert int(_python(code, KERAS_BACKEND="jax")) < 40
