@@ -1,0 +1,384 @@
+"""CBAM, its two gates, and squeeze-and-excitation, for Flax nnx.
+
+    channel   Mc = gate( MLP(avg over space) + MLP(max over space) ),  MLP(v) = W1 relu(W0 v)
+    spatial   Ms = gate( conv_kxk [avg over channels ; max over channels] )
+    x' = Mc * x        y = Ms(x') * x'
+
+Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, https://arxiv.org/abs/1807.06521.
+Feature maps are (N, *S, C) with one to three spatial axes S, in float16, bfloat16, float32 or
+float64; the gates compute in at least float32, and the output has the dtype of the input, or
+`dtype` where it is given, to which the input is cast. As everywhere in nnx, a new module is in
+training mode; `module.eval()` and `module.train()` switch it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jax import Array
+
+from cbam_core import CBAMSpec, check_input, spatial_maps
+from cbam_flax import layers, ops
+
+
+class ChannelAttention(nnx.Module):
+    """x' = Mc(x) * x with Mc = gate( sum over the pools of MLP(pool over space) ), eq. (2).
+
+    Args:
+        channels, reduction, hidden, mlp_bias, channel_pools, gate, pooling, rank: see
+            `cbam_core.CBAMSpec`.
+        dtype: of the output; None for that of the input.
+        param_dtype: of the parameters.
+        rngs: for their initial values.
+
+    Shape:
+        x (N, *S, C) -> x' (N, *S, C); `gate(x)` is Mc (N, 1.., C).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the module was built for.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from cbam_flax import ChannelAttention
+        >>> attention = ChannelAttention(64, reduction=8, rngs=nnx.Rngs(0))
+        >>> attention(jnp.ones((2, 7, 7, 64))).shape
+        (2, 7, 7, 64)
+        >>> attention.gate(jnp.ones((2, 7, 7, 64))).shape
+        (2, 1, 1, 64)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        channel_pools: tuple[str, ...] = ("avg", "max"),
+        gate: str = "sigmoid",
+        pooling: str = "separate",
+        rank: int = 2,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.spec = spec = CBAMSpec(
+            channels,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=channel_pools,
+            gate=gate,
+            order="channel",
+            pooling=pooling,
+            rank=rank,
+        )
+        self.dtype = dtype
+        options: dict[str, Any] = {"use_bias": mlp_bias, "param_dtype": param_dtype, "rngs": rngs}
+        self.reduce = nnx.Linear(spec.channels, spec.hidden_channels, **options)
+        self.expand = nnx.Linear(spec.hidden_channels, spec.channels, **options)
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
+        """The channel gate of `spec`; `options` are dtype, param_dtype and rngs."""
+        return cls(**spec.channel_arguments(), **options)
+
+    def mlp(self, v: Array) -> Array:
+        """W1 relu(W0 v): (..., C) -> (..., C)."""
+        return self.expand(ops.relu(self.reduce(v)))
+
+    def gate(self, x: Array) -> Array:
+        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
+        check_input(self.spec, x.shape, x.dtype, channel_axis=-1)
+        descriptors = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        if self.spec.pooling == "light":
+            descriptors = [sum(descriptors) / len(descriptors)]
+        logits = self.mlp(jnp.stack(descriptors)).sum(0)
+        space = range(1, self.spec.rank + 1)
+        return jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
+
+    def __call__(self, x: Array) -> Array:
+        x = jnp.asarray(x, self.dtype)
+        return (self.gate(x) * x).astype(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order')})"
+
+
+class SpatialAttention(nnx.Module):
+    """y = Ms(x) * x with Ms = gate( conv_kxk [avg over channels ; max over channels] ), eq. (3).
+
+    Args:
+        channels, kernel_size, spatial_bias, spatial_norm, gate, pooling, spatial_descriptor,
+            norm_eps, norm_momentum, rank: see `cbam_core.CBAMSpec`.
+        dtype: of the output; None for that of the input.
+        param_dtype: of the parameters; a norm's stay at least float32.
+        axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        rngs: for the parameters' initial values.
+
+    Shape:
+        x (N, *S, C) -> y (N, *S, C); `gate(x)` is Ms (N, *S, 1).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the module was built for, or too small for batch statistics.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from cbam_flax import SpatialAttention
+        >>> attention = SpatialAttention(64, spatial_norm=True, rngs=nnx.Rngs(0))
+        >>> attention.gate(jnp.ones((2, 7, 7, 64))).shape
+        (2, 7, 7, 1)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int = 7,
+        spatial_bias: bool = False,
+        spatial_norm: bool = False,
+        gate: str = "sigmoid",
+        pooling: str = "separate",
+        spatial_descriptor: str = "pool",
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+        rank: int = 2,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        axis_name: str | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.spec = spec = CBAMSpec(
+            channels,
+            kernel_size=kernel_size,
+            spatial_bias=spatial_bias,
+            spatial_norm=spatial_norm,
+            gate=gate,
+            order="spatial",
+            pooling=pooling,
+            spatial_descriptor=spatial_descriptor,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+            rank=rank,
+        )
+        self.dtype = dtype
+        options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
+        if spatial_descriptor == "conv":
+            self.squeeze = nnx.Linear(spec.channels, 1, use_bias=False, **options)
+        self.conv = nnx.Conv(
+            spatial_maps(spec),
+            1,
+            (spec.kernel_size,) * spec.rank,
+            padding=spec.kernel_size // 2,
+            use_bias=spatial_bias,
+            **options,
+        )
+        if spatial_norm:
+            self.norm = layers.BatchNorm(
+                1,
+                spec.norm_eps,
+                spec.norm_momentum,
+                param_dtype=param_dtype,
+                axis_name=axis_name,
+            )
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
+        """The spatial gate of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
+        return cls(**spec.spatial_arguments(), **options)
+
+    def descriptor(self, x: Array) -> Array:
+        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+        if self.spec.spatial_descriptor == "conv":
+            return self.squeeze(x)
+        maps = ops.pool_channels(x)
+        if self.spec.pooling == "light":
+            maps = [sum(maps) / len(maps)]
+        return jnp.concatenate(maps, -1)
+
+    def gate(self, x: Array) -> Array:
+        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
+        batch_statistics = self.spec.spatial_norm and not self.norm.use_running_average
+        check_input(self.spec, x.shape, x.dtype, channel_axis=-1, batch_statistics=batch_statistics)
+        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+        if self.spec.spatial_norm:
+            logits = self.norm(logits)
+        return ops.GATES[self.spec.gate](logits)
+
+    def __call__(self, x: Array) -> Array:
+        x = jnp.asarray(x, self.dtype)
+        return (self.gate(x) * x).astype(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order')})"
+
+
+class CBAM(nnx.Module):
+    """y = Ms(x') * x' with x' = Mc(x) * x, eq. (1); other orders as `order` says.
+
+    Args:
+        channels, reduction, ...: see `cbam_core.CBAMSpec`; the defaults are the paper's equations.
+        dtype: of the output; None for that of the input.
+        param_dtype: of the parameters; a norm's stay at least float32.
+        axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        rngs: for the parameters' initial values.
+
+    Shape:
+        x (N, *S, C) -> y (N, *S, C).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the module was built for, or too small for batch statistics.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from cbam_core import CBAMSpec
+        >>> from cbam_flax import CBAM
+        >>> CBAM(64, reduction=8, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 7, 64))).shape
+        (2, 7, 7, 64)
+        >>> CBAM.from_spec(CBAMSpec.preset("luuuyi", 64, kernel_size=3), rngs=nnx.Rngs(0))
+        CBAM(64, kernel_size=3)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        channel_pools: tuple[str, ...] = ("avg", "max"),
+        kernel_size: int = 7,
+        spatial_bias: bool = False,
+        spatial_norm: bool = False,
+        gate: str = "sigmoid",
+        order: str = "channel_spatial",
+        pooling: str = "separate",
+        spatial_descriptor: str = "pool",
+        residual: bool = False,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+        rank: int = 2,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        axis_name: str | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.spec = spec = CBAMSpec(
+            channels,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=channel_pools,
+            kernel_size=kernel_size,
+            spatial_bias=spatial_bias,
+            spatial_norm=spatial_norm,
+            gate=gate,
+            order=order,
+            pooling=pooling,
+            spatial_descriptor=spatial_descriptor,
+            residual=residual,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+            rank=rank,
+        )
+        self.dtype = dtype
+        # The gates get no dtype: they hand on at least float32, see __call__.
+        options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
+        if spec.has_channel_gate:
+            self.channel = ChannelAttention.from_spec(spec, **options)
+        if spec.has_spatial_gate:
+            self.spatial = SpatialAttention.from_spec(spec, axis_name=axis_name, **options)
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
+        """The block of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
+        return cls(**spec.to_dict(), **options)
+
+    def refine(self, x: Array) -> Array:
+        """Both gates in the order of the spec, without the residual."""
+        match self.spec.order:
+            case "channel_spatial":
+                return self.spatial(self.channel(x))
+            case "spatial_channel":
+                return self.channel(self.spatial(x))
+            case "parallel":
+                return self.channel.gate(x) * self.spatial.gate(x) * x
+            case "channel":
+                return self.channel(x)
+            case _:
+                return self.spatial(x)
+
+    def __call__(self, x: Array) -> Array:
+        x = jnp.asarray(x, self.dtype)
+        # One rounding to a half precision at the end, none between the gates.
+        y = self.refine(ops.at_least_float32(x))
+        return (x + y if self.spec.residual else y).astype(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments()})"
+
+
+class SqueezeExcitation(ChannelAttention):
+    """x' = gate( MLP(avg over space) ) * x, the special case of a channel gate with one pool.
+
+    Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507.
+
+    Args:
+        channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
+        dtype: of the output; None for that of the input.
+        param_dtype: of the parameters.
+        rngs: for their initial values.
+
+    Shape:
+        x (N, *S, C) -> x' (N, *S, C); `gate(x)` is (N, 1.., C).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from cbam_flax import SqueezeExcitation
+        >>> SqueezeExcitation(64, mlp_bias=True, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 7, 64))).shape
+        (2, 7, 7, 64)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        gate: str = "sigmoid",
+        rank: int = 2,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        super().__init__(
+            channels,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=("avg",),
+            gate=gate,
+            rank=rank,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
+        """The block of a `spec` that is squeeze-and-excitation; `options` as for any gate."""
+        return cls(**spec.squeeze_excitation_arguments(), **options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"

@@ -1,0 +1,107 @@
+"""Batch norm with the unbiased running variance, and its arithmetic, which linen shares.
+
+nnx's own keeps the biased variance, and float32 statistics also where the parameters are float64.
+Its Linear and Conv need no sibling here: they promote half-precision weights to the dtype of x.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jax import Array
+
+
+class BatchNorm(nnx.Module):
+    """Batch norm over (N, *S, C) of any rank, whose weights and statistics stay at least float32.
+
+    Training normalises with the biased variance and keeps the unbiased one, as torch does.
+    `train()`, `eval()` and `nnx.view(module, use_running_average=...)` switch the mode.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float,
+        momentum: float,
+        *,
+        param_dtype: Dtype = jnp.float32,
+        axis_name: str | None = None,
+    ) -> None:
+        dtype = statistics_dtype(param_dtype)
+        self.eps, self.momentum, self.axis_name = eps, momentum, axis_name
+        self.use_running_average = False
+        self.scale = nnx.Param(jnp.ones(channels, dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, dtype))
+        self.var = nnx.BatchStat(jnp.ones(channels, dtype))
+
+    def __call__(self, x: Array) -> Array:
+        mean, var = self.mean[...], self.var[...]
+        # An empty batch has no statistics.
+        if not self.use_running_average and x.size:
+            running = mean, var
+            mean, var = moments(x, self.axis_name)
+            self.mean[...], self.var[...] = update(
+                *running, mean, var, positions(x, self.axis_name), self.momentum
+            )
+        return normalize(x, mean, var, self.scale[...], self.bias[...], self.eps)
+
+    def set_view(self, use_running_average: bool | None = None) -> None:
+        """What `nnx.view` calls.
+
+        Args:
+            use_running_average: whether the running statistics normalise, not the batch's.
+        """
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+
+def statistics_dtype(param_dtype: Dtype) -> Dtype:
+    """The dtype of a norm's weights and statistics, which need the digits."""
+    return jnp.promote_types(param_dtype, jnp.float32)
+
+
+def moments(x: Array, axis_name: str | None = None) -> tuple[Array, Array]:
+    """Mean and biased variance (C,) over all axes of x (N, *S, C) but the last, and `axis_name`."""
+
+    def average(values: Array) -> Array:
+        local = values.mean(range(x.ndim - 1))
+        return local if axis_name is None else jax.lax.pmean(local, axis_name)
+
+    mean = average(x)
+    return mean, average(jnp.square(x - mean))
+
+
+def positions(x: Array, axis_name: str | None = None) -> int | Array:
+    """How many values `moments` takes for each channel."""
+    count = math.prod(x.shape[:-1])
+    return count if axis_name is None else jax.lax.psum(count, axis_name)
+
+
+def update(
+    running_mean: Array,
+    running_var: Array,
+    mean: Array,
+    var: Array,
+    count: int | Array,
+    momentum: float,
+) -> tuple[Array, Array]:
+    """The running statistics after a batch; `momentum` is the weight of the new value."""
+    unbiased = var * (count / (count - 1))
+
+    def moved(old: Array, new: Array) -> Array:
+        # No loss depends on them.
+        return jax.lax.stop_gradient((1 - momentum) * old + momentum * new).astype(old.dtype)
+
+    return moved(running_mean, mean), moved(running_var, unbiased)
+
+
+def normalize(x: Array, mean: Array, var: Array, scale: Array, bias: Array, eps: float) -> Array:
+    """(x - mean) / sqrt(var + eps) * scale + bias, by channel."""
+    # A float64 x takes no float32 root.
+    var = var.astype(jnp.promote_types(x.dtype, var.dtype))
+    return (x - mean) / jnp.sqrt(var + eps) * scale + bias

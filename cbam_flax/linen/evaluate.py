@@ -1,0 +1,75 @@
+"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cbam_core import STATISTICS, CBAMSpec, as_canonical
+from cbam_flax.linen.attention import CBAM
+from cbam_flax.linen.weights import load_canonical, to_canonical
+
+
+def prepare(device: str) -> None:
+    """Make this process ready for `device`, "cpu" or "gpu", with full float32 precision.
+
+    Raises:
+        RuntimeError: JAX sees no such device.
+    """
+    try:
+        jax.devices(device)
+    except RuntimeError:
+        raise RuntimeError(f"JAX sees no {device.upper()} here; run with --device cpu") from None
+    jax.config.update("jax_default_matmul_precision", "highest")
+    jax.config.update("jax_enable_x64", True)
+
+
+def evaluate(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of `spec` with `weights` over x, and the gradients of sum(output * cotangent).
+
+    Args:
+        weights: canonical weights.
+        x, cotangent: (N, *S, C).
+        dtype: "float64", "float32", "bfloat16" or "float16", of the block and of its input.
+        training: whether the block is in training mode.
+        device: "cpu" or "gpu".
+        compiled: has no effect; the block always goes through jax.jit.
+
+    Returns:
+        The arrays "output", "grad:input", "grad:NAME" of each weight and "state:NAME" of each
+        running statistic after the pass, all in canonical layout, bfloat16 as float32; and the
+        dtype that the output had.
+    """
+    jax.config.update("jax_enable_x64", True)
+    with jax.default_device(jax.devices(device)[0]):
+        block = CBAM.from_spec(spec, param_dtype=dtype, use_running_average=not training)
+        variables = load_canonical(block, weights)
+        statistics = variables.get("batch_stats", {})
+
+        @jax.jit
+        def run(params, x):
+            variables = {"params": params, "batch_stats": statistics}
+            return block.apply(variables, x, mutable=["batch_stats"])
+
+        x = jnp.asarray(x, dtype)
+        y, pullback, updated = jax.vjp(run, variables["params"], x, has_aux=True)
+        gradients, dx = pullback(jnp.asarray(cotangent, y.dtype))
+    arrays = {"output": as_canonical(y), "grad:input": as_canonical(dx)}
+    # The gradients in place of the parameters, and the statistics after the pass.
+    after = {"params": gradients, **updated}
+    for name, array in to_canonical(block, after).items():
+        arrays[f"{'state' if name in STATISTICS else 'grad'}:{name}"] = array
+    return arrays, y.dtype.name

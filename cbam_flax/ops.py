@@ -1,0 +1,77 @@
+"""Pooling and gates: the operations on which public CBAMs differ, one rule for all packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def at_least_float32(x: Array) -> Array:
+    """x itself, or in float32 where its dtype is a half precision."""
+    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+
+
+def pool_space(x: Array, pools: Sequence[str]) -> list[Array]:
+    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+    space = tuple(range(1, x.ndim - 1))
+    return [POOLS[pool](x, space) for pool in pools]
+
+
+def pool_channels(x: Array) -> list[Array]:
+    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
+    return [pool(x, (-1,))[..., None] for pool in (avg, max)]
+
+
+def avg(x: Array, axes: tuple[int, ...]) -> Array:
+    """The mean over `axes`."""
+    return x.mean(axes)
+
+
+def max(x: Array, axes: tuple[int, ...]) -> Array:
+    """The maximum over `axes`; JAX splits the gradient evenly among ties."""
+    return x.max(axes)
+
+
+def lp(x: Array, axes: tuple[int, ...]) -> Array:
+    """The square root of the sum of squares; its gradient is 0 where all of x is 0."""
+    squares = (x * x).sum(axes)
+    empty = squares == 0
+    # The root's infinite slope at 0 would turn the gradient into NaN, so 0 never reaches it.
+    return jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, squares)))
+
+
+def lse(x: Array, axes: tuple[int, ...]) -> Array:
+    """The logarithm of the sum of exponentials."""
+    return jax.nn.logsumexp(x, axes)
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), with gradient 0 at 0; NaN passes, also in the gradient, for which JAX has 0."""
+    return jnp.where(x <= 0, 0.0, x)
+
+
+def hard_sigmoid(x: Array) -> Array:
+    """clip(x/6 + 0.5, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
+    return 1 - relu(1 - relu(x / 6 + 0.5))
+
+
+def hard_sigmoid_keras2(x: Array) -> Array:
+    """clip(0.2 x + 0.5, 0, 1), the hard sigmoid of Keras 2; gradient 0 at both kinks."""
+    return 1 - relu(1 - relu(0.2 * x + 0.5))
+
+
+def double_sigmoid(x: Array) -> Array:
+    """2 sigmoid(x), exactly 1 at 0."""
+    return 2 * jax.nn.sigmoid(x)
+
+
+POOLS = {"avg": avg, "max": max, "lp": lp, "lse": lse}
+GATES = {
+    "sigmoid": jax.nn.sigmoid,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_sigmoid_keras2": hard_sigmoid_keras2,
+    "double_sigmoid": double_sigmoid,
+}

@@ -1,0 +1,399 @@
+"""CBAM, its two gates, and squeeze-and-excitation, for Keras 3 on any backend.
+
+    channel   Mc = gate( MLP(avg over space) + MLP(max over space) ),  MLP(v) = W1 relu(W0 v)
+    spatial   Ms = gate( conv_kxk [avg over channels ; max over channels] )
+    x' = Mc * x        y = Ms(x') * x'
+
+Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, https://arxiv.org/abs/1807.06521.
+Feature maps are (N, *S, C) with one to three spatial axes S, or (N, C, *S) where data_format is
+"channels_first". The dtype policy of a layer is that of its input and output; the gates compute
+in at least float32 under every policy, with weights in at least float32. Sizes may be unknown
+until a graph runs, channels until the layer is built.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import KerasTensor as Tensor
+
+from cbam_core import CBAMSpec, spatial_maps
+from cbam_keras import ops
+from cbam_keras.layers import CONV, BatchNorm, FeatureMapLayer, Linear
+
+
+@keras.saving.register_keras_serializable(package="cbam")
+class ChannelAttention(FeatureMapLayer):
+    """x' = Mc(x) * x with Mc = gate( sum over the pools of MLP(pool over space) ), eq. (2).
+
+    Args:
+        channels, reduction, hidden, mlp_bias, channel_pools, gate, pooling, rank: see
+            `cbam_core.CBAMSpec`; where `channels` is None the first input tells.
+        data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        **kwargs: name, dtype and the like, see `keras.layers.Layer`.
+
+    Shape:
+        x (N, *S, C) -> x' (N, *S, C); `gate(x)` is Mc (N, 1.., C).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the layer was built for.
+
+    Example:
+        >>> import keras
+        >>> from cbam_keras import ChannelAttention
+        >>> attention = ChannelAttention(64, reduction=8)
+        >>> tuple(attention(keras.random.normal((2, 7, 7, 64))).shape)
+        (2, 7, 7, 64)
+        >>> tuple(attention.gate(keras.random.normal((2, 7, 7, 64))).shape)
+        (2, 1, 1, 64)
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        channel_pools: tuple[str, ...] = ("avg", "max"),
+        gate: str = "sigmoid",
+        pooling: str = "separate",
+        rank: int = 2,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            channels,
+            data_format,
+            kwargs,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=channel_pools,
+            gate=gate,
+            order="channel",
+            pooling=pooling,
+            rank=rank,
+        )
+
+    def make_layers(self, spec: CBAMSpec) -> None:
+        options: dict[str, Any] = {"use_bias": spec.mlp_bias, "dtype": self.gate_dtype}
+        self.reduce = Linear(spec.hidden_channels, name="reduce", **options)
+        self.expand = Linear(spec.channels, name="expand", **options)
+        self.reduce.build((None, spec.channels))
+        self.expand.build((None, spec.hidden_channels))
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
+        """The channel gate of `spec`; `options` are data_format and those of a Keras layer."""
+        return cls(**spec.channel_arguments(), **options)
+
+    def mlp(self, v: Tensor) -> Tensor:
+        """W1 relu(W0 v): (..., C) -> (..., C)."""
+        return self.expand(ops.relu(self.reduce(v)))
+
+    def gate(self, x: Tensor, training: bool = False) -> Tensor:
+        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
+        x = self.to_channels_last(self.accept(x))
+        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        descriptors = keras.ops.stack(pooled)
+        if self.spec.pooling == "light":
+            descriptors = keras.ops.sum(descriptors, 0, keepdims=True) / len(pooled)
+        logits = keras.ops.sum(self.mlp(descriptors), 0)
+        gate = ops.GATES[self.spec.gate](logits)
+        return self.from_channels_last(gate[(slice(None), *[None] * self.spec.rank)])
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        return keras.ops.cast(keras.ops.multiply(self.gate(x), x), x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**self.declared.channel_arguments(), **super().get_config()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.arguments('order')})"
+
+
+@keras.saving.register_keras_serializable(package="cbam")
+class SpatialAttention(FeatureMapLayer):
+    """y = Ms(x) * x with Ms = gate( conv_kxk [avg over channels ; max over channels] ), eq. (3).
+
+    Args:
+        channels, kernel_size, spatial_bias, spatial_norm, gate, pooling, spatial_descriptor,
+            norm_eps, norm_momentum, rank: see `cbam_core.CBAMSpec`; where `channels` is None the
+            first input tells.
+        data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        **kwargs: name, dtype and the like, see `keras.layers.Layer`.
+
+    Shape:
+        x (N, *S, C) -> y (N, *S, C); `gate(x)` is Ms (N, *S, 1).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the layer was built for, or too small for batch statistics.
+
+    Example:
+        >>> import keras
+        >>> from cbam_keras import SpatialAttention
+        >>> attention = SpatialAttention(64, spatial_norm=True)
+        >>> tuple(attention.gate(keras.random.normal((2, 7, 7, 64))).shape)
+        (2, 7, 7, 1)
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        kernel_size: int = 7,
+        spatial_bias: bool = False,
+        spatial_norm: bool = False,
+        gate: str = "sigmoid",
+        pooling: str = "separate",
+        spatial_descriptor: str = "pool",
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+        rank: int = 2,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            channels,
+            data_format,
+            kwargs,
+            kernel_size=kernel_size,
+            spatial_bias=spatial_bias,
+            spatial_norm=spatial_norm,
+            gate=gate,
+            order="spatial",
+            pooling=pooling,
+            spatial_descriptor=spatial_descriptor,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+            rank=rank,
+        )
+
+    def make_layers(self, spec: CBAMSpec) -> None:
+        unknown = (None,) * (spec.rank + 1)
+        dtype = self.gate_dtype
+        if spec.spatial_descriptor == "conv":
+            self.squeeze = Linear(1, use_bias=False, name="squeeze", dtype=dtype)
+            self.squeeze.build((*unknown, spec.channels))
+        self.conv = CONV[spec.rank](
+            1,
+            spec.kernel_size,
+            # At stride 1 and an odd size k, "same" pads k // 2 on both sides.
+            padding="same",
+            data_format="channels_last",
+            use_bias=spec.spatial_bias,
+            name="conv",
+            dtype=dtype,
+        )
+        self.conv.build((*unknown, spatial_maps(spec)))
+        if spec.spatial_norm:
+            self.norm = BatchNorm(spec.norm_eps, spec.norm_momentum, name="norm", dtype=dtype)
+            self.norm.build((*unknown, 1))
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
+        """The spatial gate of `spec`; `options` are data_format and those of a Keras layer."""
+        return cls(**spec.spatial_arguments(), **options)
+
+    def descriptor(self, x: Tensor) -> Tensor:
+        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+        if self.spec.spatial_descriptor == "conv":
+            return self.squeeze(x)
+        maps = keras.ops.concatenate(ops.pool_channels(x), -1)
+        light = self.spec.pooling == "light"
+        return keras.ops.sum(maps, -1, keepdims=True) / 2 if light else maps
+
+    def gate(self, x: Tensor, training: bool = False) -> Tensor:
+        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
+        x = self.to_channels_last(self.accept(x, training))
+        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+        if self.spec.spatial_norm:
+            logits = self.norm(logits, training=training)
+        return self.from_channels_last(ops.GATES[self.spec.gate](logits))
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        return keras.ops.cast(keras.ops.multiply(self.gate(x, training=training), x), x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**self.declared.spatial_arguments(), **super().get_config()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.arguments('order')})"
+
+
+@keras.saving.register_keras_serializable(package="cbam")
+class CBAM(FeatureMapLayer):
+    """y = Ms(x') * x' with x' = Mc(x) * x, eq. (1); other orders as `order` says.
+
+    Args:
+        channels, reduction, ...: see `cbam_core.CBAMSpec`; the defaults are the paper's equations.
+            Where `channels` is None the first input tells.
+        data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        **kwargs: name, dtype and the like, see `keras.layers.Layer`.
+
+    Shape:
+        x (N, *S, C) -> y (N, *S, C).
+
+    Raises:
+        TypeError, ValueError: an argument that no CBAM can have; an x of another rank, width or
+            dtype than the layer was built for, or too small for batch statistics.
+
+    Example:
+        >>> import keras
+        >>> from cbam_core import CBAMSpec
+        >>> from cbam_keras import CBAM
+        >>> tuple(CBAM(reduction=8)(keras.random.normal((2, 7, 7, 64))).shape)
+        (2, 7, 7, 64)
+        >>> CBAM.from_spec(CBAMSpec.preset("luuuyi", 64, kernel_size=3))
+        CBAM(64, kernel_size=3)
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        channel_pools: tuple[str, ...] = ("avg", "max"),
+        kernel_size: int = 7,
+        spatial_bias: bool = False,
+        spatial_norm: bool = False,
+        gate: str = "sigmoid",
+        order: str = "channel_spatial",
+        pooling: str = "separate",
+        spatial_descriptor: str = "pool",
+        residual: bool = False,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+        rank: int = 2,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            channels,
+            data_format,
+            kwargs,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=channel_pools,
+            kernel_size=kernel_size,
+            spatial_bias=spatial_bias,
+            spatial_norm=spatial_norm,
+            gate=gate,
+            order=order,
+            pooling=pooling,
+            spatial_descriptor=spatial_descriptor,
+            residual=residual,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+            rank=rank,
+        )
+
+    def make_layers(self, spec: CBAMSpec) -> None:
+        # What reaches the gates has the right dtype already, and they are not to change it.
+        options = {
+            "data_format": "channels_last", "dtype": self.gate_dtype, "autocast": False,
+        }  # fmt: skip
+        if spec.has_channel_gate:
+            self.channel = ChannelAttention.from_spec(spec, name="channel", **options)
+            self.channel.build()
+        if spec.has_spatial_gate:
+            self.spatial = SpatialAttention.from_spec(spec, name="spatial", **options)
+            self.spatial.build()
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
+        """The block of `spec`; `options` are data_format and those of a Keras layer."""
+        return cls(**spec.to_dict(), **options)
+
+    def refine(self, x: Tensor, training: bool = False) -> Tensor:
+        """Both gates in the order of the spec, without the residual."""
+        match self.spec.order:
+            case "channel_spatial":
+                return self.spatial(self.channel(x), training=training)
+            case "spatial_channel":
+                return self.channel(self.spatial(x, training=training))
+            case "parallel":
+                return self.channel.gate(x) * self.spatial.gate(x, training=training) * x
+            case "channel":
+                return self.channel(x)
+            case _:
+                return self.spatial(x, training=training)
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        # One rounding to a half precision at the end, none between the gates.
+        wide = ops.at_least_float32(self.to_channels_last(self.accept(x, training)))
+        y = self.refine(wide, training=training)
+        y = self.from_channels_last(wide + y if self.spec.residual else y)
+        return keras.ops.cast(y, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**self.declared.to_dict(), **super().get_config()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.arguments()})"
+
+
+@keras.saving.register_keras_serializable(package="cbam")
+class SqueezeExcitation(ChannelAttention):
+    """x' = gate( MLP(avg over space) ) * x, the special case of a channel gate with one pool.
+
+    Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507.
+
+    Args:
+        channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`; where
+            `channels` is None the first input tells.
+        data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        **kwargs: name, dtype and the like, see `keras.layers.Layer`.
+
+    Shape:
+        x (N, *S, C) -> x' (N, *S, C); `gate(x)` is (N, 1.., C).
+
+    Example:
+        >>> import keras
+        >>> from cbam_keras import SqueezeExcitation
+        >>> tuple(SqueezeExcitation(64, mlp_bias=True)(keras.random.normal((2, 7, 7, 64))).shape)
+        (2, 7, 7, 64)
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        reduction: int = 16,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        gate: str = "sigmoid",
+        rank: int = 2,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            channels,
+            reduction=reduction,
+            hidden=hidden,
+            mlp_bias=mlp_bias,
+            channel_pools=("avg",),
+            gate=gate,
+            rank=rank,
+            data_format=data_format,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
+        """The block of a `spec` that is squeeze-and-excitation; `options` as for a CBAM."""
+        return cls(**spec.squeeze_excitation_arguments(), **options)
+
+    def get_config(self) -> dict[str, Any]:
+        arguments = self.declared.squeeze_excitation_arguments()
+        return {**arguments, **FeatureMapLayer.get_config(self)}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.arguments('order', 'channel_pools')})"

@@ -1,0 +1,153 @@
+"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages.
+
+The only file that knows the backends, since Keras leaves gradients and devices to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from cbam_core import CBAMSpec
+from cbam_keras.attention import CBAM
+from cbam_keras.weights import canonical_array, load_canonical, named_weights
+
+
+def prepare(device: str) -> None:
+    """Make this process ready for `device`, "cpu" or "gpu", with full float32 precision.
+
+    Raises:
+        RuntimeError: the backend sees no such device.
+    """
+    backend = keras.config.backend()
+    if not _PREPARE[backend](device):
+        raise RuntimeError(f"{backend} sees no {device.upper()} here; run with --device cpu")
+
+
+def evaluate(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of `spec` with `weights` over x, and the gradients of sum(output * cotangent).
+
+    Args:
+        weights: canonical weights.
+        x, cotangent: (N, *S, C).
+        dtype: "float64", "float32", "bfloat16" or "float16", the policy of the block and the
+            dtype of its input.
+        training: whether the block is in training mode.
+        device: "cpu" or "gpu".
+        compiled: whether the block goes through tf.function; on JAX it always goes through
+            jax.jit, on torch it never is compiled.
+
+    Returns:
+        The arrays "output", "grad:input", "grad:NAME" of each weight and "state:NAME" of each
+        running statistic after the pass, all in canonical layout, bfloat16 as float32; and the
+        dtype that the output had.
+    """
+    prepare(device)
+    with keras.device(f"{device}:0"):
+        block = CBAM.from_spec(spec, data_format="channels_last", dtype=dtype)
+        load_canonical(block, weights)
+        return differentiate(block, x, cotangent, training=training, compiled=compiled)
+
+
+def differentiate(
+    block: CBAM,
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    training: bool = False,
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """What `evaluate` returns, of a block that is there, in the block's layout and policy."""
+    names = {id(variable): name for name, variable in named_weights(block).items()}
+    leaf, dy = (keras.ops.convert_to_tensor(array, block.compute_dtype) for array in (x, cotangent))
+    y, dx, gradients, statistics = _RUN[keras.config.backend()](block, leaf, dy, training, compiled)
+    arrays = {"output": canonical_array(y), "grad:input": canonical_array(dx)}
+    for variable, gradient in zip(block.trainable_variables, gradients, strict=True):
+        arrays[f"grad:{names[id(variable)]}"] = canonical_array(gradient)
+    for variable, value in zip(block.non_trainable_variables, statistics, strict=True):
+        arrays[f"state:{names[id(variable)]}"] = canonical_array(value)
+    return arrays, keras.backend.standardize_dtype(y.dtype)
+
+
+# The output, the gradients by x and by the trainable variables, and the other variables after it.
+Pass = tuple[Any, Any, list[Any], list[Any]]
+
+
+def _run_tensorflow(block: CBAM, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
+    import tensorflow as tf
+
+    call = tf.function(block) if compiled else block
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = call(x, training=training)
+    sources = [x, *(variable.value for variable in block.trainable_variables)]
+    zero = tf.UnconnectedGradients.ZERO
+    dx, *gradients = tape.gradient(y, sources, cotangent, unconnected_gradients=zero)
+    return y, dx, gradients, block.non_trainable_variables
+
+
+def _run_jax(block: CBAM, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
+    import jax
+
+    weights = [variable.value for variable in block.trainable_variables]
+    statistics = [variable.value for variable in block.non_trainable_variables]
+
+    @jax.jit
+    def differentiate(weights, x, cotangent):
+        def call(weights, x):
+            return block.stateless_call(weights, statistics, x, training=training)
+
+        y, pullback, after = jax.vjp(call, weights, x, has_aux=True)
+        gradients, dx = pullback(cotangent)
+        return y, dx, gradients, after
+
+    return differentiate(weights, x, cotangent)
+
+
+def _run_torch(block: CBAM, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
+    import torch
+
+    weights = [variable.value for variable in block.trainable_variables]
+    y = block(x.requires_grad_(), training=training)
+    dx, *gradients = torch.autograd.grad(y, [x, *weights], cotangent, materialize_grads=True)
+    return y, dx, gradients, block.non_trainable_variables
+
+
+def _prepare_tensorflow(device: str) -> bool:
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return bool(tf.config.list_physical_devices(device.upper()))
+
+
+def _prepare_jax(device: str) -> bool:
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    return device == "cpu" or jax.default_backend() == device
+
+
+def _prepare_torch(device: str) -> bool:
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return device == "cpu" or torch.cuda.is_available()
+
+
+_RUN = {"tensorflow": _run_tensorflow, "jax": _run_jax, "torch": _run_torch}
+_PREPARE = {"tensorflow": _prepare_tensorflow, "jax": _prepare_jax, "torch": _prepare_torch}

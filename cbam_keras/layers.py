@@ -1,0 +1,239 @@
+"""Linear, convolution and batch norm, and the base class of the attention layers.
+
+The gates compute in at least float32 (see `ops.at_least_float32`) with weights in at least
+float32, whatever the dtype policy of the layer around them. All but the base class are channels
+last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import KerasTensor as Tensor
+
+from cbam_core import CBAMSpec, check_input
+from cbam_keras import ops
+
+DATA_FORMATS = ("channels_last", "channels_first")
+
+
+def _value(variable: keras.Variable) -> Tensor:
+    """The backend's own tensor, whose operators keep float64 where a variable's do not."""
+    return keras.ops.convert_to_tensor(variable)
+
+
+class Linear(keras.layers.Dense):
+    """y = x W + b, (..., in) -> (..., out).
+
+    The product is the backend's own: `keras.ops.matmul` on torch turns float64 into float32.
+    """
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        y = x @ _value(self.kernel)
+        return y if self.bias is None else y + _value(self.bias)
+
+
+class Conv1D(keras.layers.Conv1D):
+    """A convolution (N, L, in) -> (N, L, out)."""
+
+    def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
+        return super().convolution_op(x, _in_torch_order(kernel))[..., : self.filters]
+
+
+class Conv2D(keras.layers.Conv2D):
+    """A convolution (N, H, W, in) -> (N, H, W, out)."""
+
+    def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
+        return super().convolution_op(x, _in_torch_order(kernel))[..., : self.filters]
+
+
+class Conv3D(keras.layers.Conv3D):
+    """A convolution (N, D, H, W, in) -> (N, D, H, W, out)."""
+
+    def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
+        return super().convolution_op(x, _in_torch_order(kernel))[..., : self.filters]
+
+
+# TensorFlow's oneDNN kernels give an empty batch as many channels as x has, where a convolution
+# has fewer filters; hence the slices.
+CONV: dict[int, type[Any]] = {1: Conv1D, 2: Conv2D, 3: Conv3D}
+
+
+def _in_torch_order(kernel: Tensor) -> Tensor:
+    """A kernel (*K, in, out) that lies in memory as (out, in, *K).
+
+    Keras on torch hands a permuted view of it to the convolution, of which torch has no gradient
+    in float64 on a CPU ("grad_weight must be contiguous") unless it lies so.
+    """
+    rank = len(kernel.shape) - 2
+    own = keras.ops.transpose(kernel, (rank + 1, rank, *range(rank)))
+    own = keras.ops.reshape(keras.ops.reshape(own, (-1,)), own.shape)
+    return keras.ops.transpose(own, (*range(2, rank + 2), 1, 0))
+
+
+class BatchNorm(keras.layers.Layer):
+    """Batch norm over (N, *S, C) of any rank, with PyTorch's statistics.
+
+    Training normalises with the biased variance and keeps the unbiased one, where Keras' own
+    layer keeps the biased one. A layer that is not trainable uses its running statistics, as there.
+    """
+
+    def __init__(self, eps: float, momentum: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.eps, self.momentum = eps, momentum
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (input_shape[-1],)
+        self.scale = self.add_weight(shape=shape, initializer="ones", name="scale")
+        self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
+        self.mean = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, autocast=False, name="mean"
+        )
+        self.var = self.add_weight(
+            shape=shape, initializer="ones", trainable=False, autocast=False, name="var"
+        )
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        scale, bias, mean, var = map(_value, (self.scale, self.bias, self.mean, self.var))
+        if training and self.trainable:
+            mean, var = self.moments(x)
+            self.update(x, mean, var)
+        return (x - mean) / keras.ops.sqrt(var + self.eps) * scale + bias
+
+    def update(self, x: Tensor, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics towards those of the batch x, if it has any.
+
+        A batch of 0 has neither, and one position, which only a graph of unknown sizes may have
+        here, no unbiased variance.
+        """
+        count = ops.count(x, tuple(range(x.ndim - 1)))
+        unbiased = var * (count / (count - 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            moved = (1 - self.momentum) * _value(running) + self.momentum * new
+            running.assign(keras.ops.where(count > 1, moved, _value(running)))
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance over all axes but the last, each (C,)."""
+        axes = tuple(range(x.ndim - 1))
+        count = ops.count(x, axes)
+        mean = keras.ops.sum(x, axes) / count
+        return mean, keras.ops.sum(keras.ops.square(x - mean), axes) / count
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+class FeatureMapLayer(keras.layers.Layer):
+    """What Keras wants of a layer on (N, *S, C) or (N, C, *S) that keeps the shape.
+
+    A subclass adds `make_layers` and `call`.
+
+    Attributes:
+        channels: as the constructor got it; None where `build` is to find it.
+        declared: the spec of the constructor's arguments, with one channel for an unknown number.
+        data_format: "channels_last" or "channels_first".
+    """
+
+    def __init__(
+        self,
+        channels: int | None,
+        data_format: str | None,
+        layer_arguments: dict[str, Any],
+        **spec_arguments: Any,
+    ) -> None:
+        super().__init__(**layer_arguments)
+        self.declared = CBAMSpec(1 if channels is None else channels, **spec_arguments)
+        self.channels = None if channels is None else self.declared.channels
+        self._spec = None if channels is None else self.declared
+        if data_format not in (None, *DATA_FORMATS):
+            raise ValueError(
+                f"data_format={data_format!r} is unknown; choose from {', '.join(DATA_FORMATS)}"
+            )
+        self.data_format = data_format or keras.config.image_data_format()
+
+    @property
+    def channel_axis(self) -> int:
+        return 1 if self.data_format == "channels_first" else -1
+
+    @property
+    def gate_dtype(self) -> str:
+        """The dtype of the weights and of the gates' arithmetic."""
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    @property
+    def spec(self) -> CBAMSpec:
+        """What the layer is; a ValueError until its channels are known."""
+        if self._spec is None:
+            raise ValueError(
+                f"{self!r} does not know its channels yet; call it, build it with the shape of "
+                f"its input, or pass channels= to its constructor"
+            )
+        return self._spec
+
+    def make_layers(self, spec: CBAMSpec) -> None:
+        """Make and build what the layer consists of."""
+        raise NotImplementedError
+
+    def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
+        """Make the weights; where the channels are known, no shape is needed."""
+        if input_shape is not None:
+            spec = self._spec or self.declared.replace(channels=self._channels_of(input_shape))
+            check_input(spec, input_shape, self.gate_dtype, channel_axis=self.channel_axis)
+            self._spec = spec
+        # Loading weights may have built the layer before the model around it does.
+        if not self.built:
+            self.make_layers(self.spec)
+
+    def _channels_of(self, input_shape: tuple[int | None, ...]) -> int:
+        if len(input_shape) != self.declared.rank + 2:
+            return 1  # check_input names the number of axes.
+        channels = input_shape[self.channel_axis]
+        if channels is None:
+            raise ValueError(
+                f"x has an unknown number of channels (shape {tuple(input_shape)}), expected a "
+                f"number on axis {self.channel_axis} for data_format={self.data_format!r}; pass "
+                f"channels= or give the input a shape with its channels"
+            )
+        return channels
+
+    def accept(self, x: Tensor, training: bool = False) -> Tensor:
+        """x as a tensor of the policy's dtype, checked; the first one builds the layer."""
+        x = self.dtype_policy.convert_input(x, self.autocast, self.input_dtype)
+        if not self.built:
+            self.build(x.shape)
+        has_norm = self.spec.has_spatial_gate and self.spec.spatial_norm
+        check_input(
+            self.spec,
+            x.shape,
+            x.dtype,
+            channel_axis=self.channel_axis,
+            batch_statistics=bool(has_norm and training and self.trainable),
+        )
+        return x
+
+    def to_channels_last(self, x: Tensor) -> Tensor:
+        return x if self.channel_axis == -1 else keras.ops.moveaxis(x, 1, -1)
+
+    def from_channels_last(self, x: Tensor) -> Tensor:
+        return x if self.channel_axis == -1 else keras.ops.moveaxis(x, -1, 1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def compute_output_spec(self, x: Tensor, training: bool = False) -> keras.KerasTensor:
+        x = self.accept(x, training)
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "data_format": self.data_format,
+        }
+
+    def arguments(self, *fixed: str) -> str:
+        """The constructor arguments that `repr` shows; see `CBAMSpec.arguments`."""
+        if self._spec is None:
+            return self.declared.arguments(*fixed).partition(", ")[2]
+        return self._spec.arguments(*fixed)

@@ -1,0 +1,101 @@
+"""Pooling and gates: the operations on which public CBAMs differ, one rule for all packages.
+
+On JAX and torch, Keras promotes float64 to float32 (`keras.backend.result_type`), and so do
+`keras.ops.mean` and a few others; what stands here keeps the dtype of x on every backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import keras
+from keras import KerasTensor as Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x itself, or in float32 where its dtype is a half precision."""
+    half = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+    return keras.ops.cast(x, "float32") if half else x
+
+
+def pool_space(x: Tensor, pools: Sequence[str]) -> list[Tensor]:
+    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+    space = tuple(range(1, x.ndim - 1))
+    return [keras.ops.squeeze(POOLS[pool](x, space), space) for pool in pools]
+
+
+def pool_channels(x: Tensor) -> list[Tensor]:
+    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
+    return [avg(x, (-1,)), max(x, (-1,))]
+
+
+def avg(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The mean over `axes`, which keep the size 1, as in all four pools."""
+    return keras.ops.sum(x, axes, keepdims=True) / count(x, axes)
+
+
+def max(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The maximum over `axes`, whose gradient all backends split evenly among ties."""
+    # Keras on torch refuses a batch of 0, whose maximum is as empty as its sum.
+    reduce = keras.ops.sum if 0 in tuple(x.shape) else keras.ops.max
+    return reduce(x, axes, keepdims=True)
+
+
+def lp(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The square root of the sum of squares; its gradient is 0 where all of x is 0."""
+    squares = keras.ops.sum(x * x, axes, keepdims=True)
+    empty = squares == 0
+    # The root's infinite slope at 0 would turn the gradient into NaN, so 0 never reaches it.
+    root = keras.ops.sqrt(keras.ops.where(empty, keras.ops.ones_like(squares), squares))
+    return keras.ops.where(empty, keras.ops.zeros_like(root), root)
+
+
+def lse(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The logarithm of the sum of exponentials."""
+    return keras.ops.logsumexp(x, axes, keepdims=True)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0) with gradient 0 at 0; NaN passes, also backward.
+
+    Of `keras.ops.relu` TensorFlow's gradient makes NaN of infinity times 0, and JAX's 0 of NaN.
+    """
+    return keras.ops.where(x <= 0, keras.ops.zeros_like(x), x)
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:
+    """clip((x + 3)/6, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
+    # XLA turns x / 6 into x * (1 / 6), which would miss the kink of x / 6 + 0.5.
+    return 1 - relu(1 - relu((x + 3) / 6))
+
+
+def hard_sigmoid_keras2(x: Tensor) -> Tensor:
+    """clip(0.2 x + 0.5, 0, 1), the hard sigmoid of Keras 2; gradient 0 at both kinks."""
+    return 1 - relu(1 - relu(0.2 * x + 0.5))
+
+
+def double_sigmoid(x: Tensor) -> Tensor:
+    """2 sigmoid(x), exactly 1 at 0."""
+    return 2 * keras.ops.sigmoid(x)
+
+
+def count(x: Tensor, axes: tuple[int, ...]) -> int | Tensor:
+    """The number of values of x along `axes`; a tensor where a graph does not know it yet."""
+    sizes = keras.ops.shape(x)
+    number = math.prod(sizes[axis] for axis in axes)
+    return number if isinstance(number, int) else keras.ops.cast(number, x.dtype)
+
+
+POOLS: dict[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
+    "avg": avg,
+    "max": max,
+    "lp": lp,
+    "lse": lse,
+}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": keras.ops.sigmoid,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_sigmoid_keras2": hard_sigmoid_keras2,
+    "double_sigmoid": double_sigmoid,
+}
