@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from cbam_core import STATISTICS, CBAMSpec, as_canonical
 from cbam_flax.attention import CBAM
@@ -54,23 +56,31 @@ def evaluate(
         running statistic after the pass, all in canonical layout, bfloat16 as float32; and the
         dtype that the output had.
     """
-    jax.config.update("jax_enable_x64", True)
     with jax.default_device(jax.devices(device)[0]):
         block = CBAM.from_spec(spec, param_dtype=dtype, rngs=nnx.Rngs(0))
         load_canonical(block, weights)
         block.set_attributes(use_running_average=not training, raise_if_not_found=False)
-        graph, params, statistics = nnx.split(block, nnx.Param, nnx.BatchStat)
-
-        @jax.jit
-        def run(params, x):
-            block = nnx.merge(graph, params, statistics, copy=True)
-            return block(x), nnx.state(block, nnx.BatchStat)
-
-        y, pullback, statistics = jax.vjp(run, params, jnp.asarray(x, dtype), has_aux=True)
-        gradients, dx = pullback(jnp.asarray(cotangent, y.dtype))
+        graph, *states = nnx.split(block, nnx.Param, nnx.BatchStat)
+        arguments = (*states, jnp.asarray(x, dtype), jnp.asarray(cotangent, dtype))
+        y, gradients, dx, statistics = _step(graph, *arguments)
     arrays = {"output": as_canonical(y), "grad:input": as_canonical(dx)}
     # The gradients in place of the parameters, and the statistics after the pass.
     after = nnx.merge(graph, gradients, statistics)
     for name, array in to_canonical(after).items():
         arrays[f"{'state' if name in STATISTICS else 'grad'}:{name}"] = array
     return arrays, y.dtype.name
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _step(
+    graph: nnx.GraphDef[CBAM], params: nnx.State, statistics: nnx.State, x: Array, cotangent: Array
+) -> tuple[Array, nnx.State, Array, nnx.State]:
+    """The output, the gradients by the parameters and by x, and the statistics after the pass."""
+
+    def run(params: nnx.State, x: Array) -> tuple[Array, nnx.State]:
+        block = nnx.merge(graph, params, statistics, copy=True)
+        return block(x), nnx.state(block, nnx.BatchStat)
+
+    y, pullback, after = jax.vjp(run, params, x, has_aux=True)
+    gradients, dx = pullback(cotangent.astype(y.dtype))
+    return y, gradients, dx, after

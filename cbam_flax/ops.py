@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,27 +17,27 @@ def at_least_float32(x: Array) -> Array:
 def pool_space(x: Array, pools: Sequence[str]) -> list[Array]:
     """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
     space = tuple(range(1, x.ndim - 1))
-    return [POOLS[pool](x, space) for pool in pools]
+    return [POOLS[pool](x, space).squeeze(space) for pool in pools]
 
 
 def pool_channels(x: Array) -> list[Array]:
     """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
-    return [pool(x, (-1,))[..., None] for pool in (avg, max)]
+    return [avg(x, (-1,)), max(x, (-1,))]
 
 
 def avg(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean over `axes`."""
-    return x.mean(axes)
+    """The mean over `axes`, which keep the size 1, as in all four pools."""
+    return x.mean(axes, keepdims=True)
 
 
 def max(x: Array, axes: tuple[int, ...]) -> Array:
     """The maximum over `axes`; JAX splits the gradient evenly among ties."""
-    return x.max(axes)
+    return x.max(axes, keepdims=True)
 
 
 def lp(x: Array, axes: tuple[int, ...]) -> Array:
     """The square root of the sum of squares; its gradient is 0 where all of x is 0."""
-    squares = (x * x).sum(axes)
+    squares = (x * x).sum(axes, keepdims=True)
     empty = squares == 0
     # The root's infinite slope at 0 would turn the gradient into NaN, so 0 never reaches it.
     return jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, squares)))
@@ -45,7 +45,7 @@ def lp(x: Array, axes: tuple[int, ...]) -> Array:
 
 def lse(x: Array, axes: tuple[int, ...]) -> Array:
     """The logarithm of the sum of exponentials."""
-    return jax.nn.logsumexp(x, axes)
+    return jax.nn.logsumexp(x, axes, keepdims=True)
 
 
 def relu(x: Array) -> Array:
@@ -54,8 +54,9 @@ def relu(x: Array) -> Array:
 
 
 def hard_sigmoid(x: Array) -> Array:
-    """clip(x/6 + 0.5, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
-    return 1 - relu(1 - relu(x / 6 + 0.5))
+    """clip((x + 3)/6, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
+    # XLA turns x / 6 into x * (1 / 6), which would miss the kink of x / 6 + 0.5.
+    return 1 - relu(1 - relu((x + 3) / 6))
 
 
 def hard_sigmoid_keras2(x: Array) -> Array:
@@ -68,8 +69,13 @@ def double_sigmoid(x: Array) -> Array:
     return 2 * jax.nn.sigmoid(x)
 
 
-POOLS = {"avg": avg, "max": max, "lp": lp, "lse": lse}
-GATES = {
+POOLS: dict[str, Callable[[Array, tuple[int, ...]], Array]] = {
+    "avg": avg,
+    "max": max,
+    "lp": lp,
+    "lse": lse,
+}
+GATES: dict[str, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
     "hard_sigmoid": hard_sigmoid,
     "hard_sigmoid_keras2": hard_sigmoid_keras2,

@@ -95,10 +95,11 @@ class ChannelAttention(tf.Module):
     def gate(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
         x = _channels_last(self, x)
-        descriptors = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        descriptors = tf.stack(pooled)
         if self.spec.pooling == "light":
-            descriptors = [sum(descriptors) / len(descriptors)]
-        logits = tf.reduce_sum(self.mlp(tf.stack(descriptors)), 0)
+            descriptors = tf.reduce_mean(descriptors, 0, keepdims=True)
+        logits = tf.reduce_sum(self.mlp(descriptors), 0)
         gate = ops.GATES[self.spec.gate](logits)[(slice(None), *[None] * self.spec.rank)]
         return _like_input(self, gate)
 
@@ -183,10 +184,9 @@ class SpatialAttention(tf.Module):
         """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
             return self.squeeze(x)
-        maps = ops.pool_channels(x)
-        if self.spec.pooling == "light":
-            maps = [sum(maps) / len(maps)]
-        return tf.concat(maps, -1)
+        maps = tf.concat(ops.pool_channels(x), -1)
+        light = self.spec.pooling == "light"
+        return tf.reduce_mean(maps, -1, keepdims=True) if light else maps
 
     def gate(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""

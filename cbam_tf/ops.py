@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -56,7 +56,7 @@ def relu(x: tf.Tensor) -> tf.Tensor:
 
 
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
-    """clip(x/6 + 0.5, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
+    """clip((x + 3)/6, 0, 1), the hard sigmoid of today's frameworks; gradient 0 at both kinks."""
     # XLA turns x / 6 into x * (1 / 6), which would miss the kink of x / 6 + 0.5.
     return 1 - relu(1 - relu((x + 3) / 6))
 
@@ -71,8 +71,13 @@ def double_sigmoid(x: tf.Tensor) -> tf.Tensor:
     return 2 * tf.sigmoid(x)
 
 
-POOLS = {"avg": avg, "max": max, "lp": lp, "lse": lse}
-GATES = {
+POOLS: dict[str, Callable[[tf.Tensor, tuple[int, ...]], tf.Tensor]] = {
+    "avg": avg,
+    "max": max,
+    "lp": lp,
+    "lse": lse,
+}
+GATES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "sigmoid": tf.sigmoid,
     "hard_sigmoid": hard_sigmoid,
     "hard_sigmoid_keras2": hard_sigmoid_keras2,

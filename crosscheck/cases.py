@@ -63,11 +63,19 @@ def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
 
 # Cases for a framework that takes seconds for each: the photograph, and one of each kind.
 SELECTION = frozenset(
-    """
-    official-photo paper-photo keras-relu identity-relu timm_light-relu official-one-position
-    all-pools-avg-max-lp-lse-relu all-conv-descriptor-relu all-parallel-relu all-rank1-relu
-    all-rank3-relu
-    """.split()
+    [
+        "official-photo",
+        "paper-photo",
+        "keras-relu",
+        "identity-relu",
+        "timm_light-relu",
+        "official-one-position",
+        "all-pools-avg-max-lp-lse-relu",
+        "all-conv-descriptor-relu",
+        "all-parallel-relu",
+        "all-rank1-relu",
+        "all-rank3-relu",
+    ]
 )
 
 # A case to be: the spec's name, the input's, and the spec.

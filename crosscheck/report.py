@@ -53,7 +53,7 @@ def _equality_table(rows: Sequence[Row]) -> Table:
 def _worst(rows: Sequence[Row], kind: str) -> str:
     own = [row for row in rows if row.comparison.quantity.partition(":")[0] == kind]
     if not own:
-        return "–"
+        return "-"
     worst = max(row.comparison.max_rel for row in own)
     style = "" if all(row.ok for row in own) else "[red]"
     return f"{style}{worst:.1e}"

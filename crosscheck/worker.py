@@ -86,9 +86,9 @@ def run(job: Job, framework: Framework, device: str) -> tuple[dict[str, np.ndarr
                 device=device,
                 compiled=framework.compiled,
             )
-    except Exception as error:  # noqa: BLE001  whatever a framework raises is a finding
+    except Exception as error:  # Whatever a framework raises is a finding.
         traceback.print_exc()
-        return {}, {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"}
+        return {}, {"error": f"{type(error).__name__}: {str(error).strip()[:300]}"}
     arrays = fault.corrupt(arrays, one) if fault else arrays
     return arrays, {"dtype": dtype}
 

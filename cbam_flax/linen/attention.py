@@ -104,10 +104,11 @@ class ChannelAttention(nn.Module):
     def gate_of(self, x: Array) -> Array:
         """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1)
-        descriptors = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        descriptors = jnp.stack(pooled)
         if self.spec.pooling == "light":
-            descriptors = [sum(descriptors) / len(descriptors)]
-        logits = self.mlp(jnp.stack(descriptors)).sum(0)
+            descriptors = descriptors.mean(0, keepdims=True)
+        logits = self.mlp(descriptors).sum(0)
         space = range(1, self.spec.rank + 1)
         return jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
 
@@ -206,10 +207,8 @@ class SpatialAttention(nn.Module):
         """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
             return self.squeeze(x)
-        maps = ops.pool_channels(x)
-        if self.spec.pooling == "light":
-            maps = [sum(maps) / len(maps)]
-        return jnp.concatenate(maps, -1)
+        maps = jnp.concatenate(ops.pool_channels(x), -1)
+        return maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
 
     def gate_of(self, x: Array, use_running_average: bool | None = None) -> Array:
         """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""

@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_refused():
     weights = specs.weights(spec)
     with pytest.raises(ValueError, match=r"x has 4 channels \(shape \(1, 3, 3, 4\)"):
         reference.run(spec, weights, np.zeros((1, 3, 3, 4)))
-    with pytest.raises(ValueError, match="missing: channel.reduce.kernel"):
+    with pytest.raises(ValueError, match=r"missing: channel\.reduce\.kernel"):
         reference.run(spec, {}, np.zeros((1, 3, 3, 8)))
     with pytest.raises(ValueError, match="batch statistics need at least 2"):
         reference.run(spec, weights, np.zeros((1, 1, 1, 8)), training=True)

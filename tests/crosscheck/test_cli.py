@@ -67,7 +67,8 @@ def test_a_framework_that_is_asked_for_and_absent_is_an_error(tmp_path):
     code = (
         "import importlib.util as u, sys; find = u.find_spec;"
         "u.find_spec = lambda name, *a: None if name == 'flax' else find(name, *a);"
-        "from crosscheck.cli import main; sys.argv = ['cbam', 'check', '--frameworks', 'flax']; main()"
+        "from crosscheck.cli import main; sys.argv = ['cbam', 'check', '--frameworks', 'flax'];"
+        "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2

@@ -6,8 +6,12 @@ import importlib
 
 import pytest
 
+from crosscheck.frameworks import FRAMEWORKS
+
 
 @pytest.fixture(scope="session")
 def framework(request: pytest.FixtureRequest):
-    name = request.config.getoption("--framework").partition("-")[0]
-    return importlib.import_module(f"tests.frameworks.adapters.{name}_adapter")
+    name = request.config.getoption("--framework")
+    importlib.import_module(f"{FRAMEWORKS[name].package}.evaluate").prepare("cpu")
+    adapter = name.partition("-")[0]
+    return importlib.import_module(f"tests.frameworks.adapters.{adapter}_adapter")

@@ -159,27 +159,57 @@ def test_repr_shows_the_call_that_builds_it(framework, expression):
 
 
 BAD_ARGUMENTS = [
-    (dict(kernel_size=4), ValueError, "kernel_size=4 is even, and only an odd kernel keeps the size of the map; pass 3 or 5"),
-    (dict(hidden=0), ValueError, "hidden=0 is below 1; pass a positive integer"),
-    (dict(reduction=-2), ValueError, "reduction=-2 is below 1; pass a positive integer"),
-    (dict(reduction=1.5), TypeError, "reduction=1.5 is not an integer; pass a whole number"),
-    (dict(gate="tanh"), ValueError, "gate='tanh' is unknown; choose from sigmoid, hard_sigmoid, hard_sigmoid_keras2, double_sigmoid"),
-    (dict(order="both"), ValueError, "order='both' is unknown; choose from channel_spatial, spatial_channel, parallel, channel, spatial"),
-    (dict(channel_pools=("avg", "min")), ValueError, "channel_pools='min' is unknown; choose from avg, max, lp, lse"),
-    (dict(channel_pools=()), ValueError, "channel_pools=() is empty; pass at least one of avg, max, lp, lse"),
-    (dict(channel_pools="avg"), TypeError, "channel_pools='avg' is no sequence of names; pass a tuple such as ('avg', 'max')"),
-    (dict(rank=4), ValueError, "rank=4 is not supported; pass 1 for signals, 2 for images or 3 for volumes"),
-    (dict(mlp_bias="yes"), TypeError, "mlp_bias='yes' is not a bool; pass True or False"),
-]  # fmt: skip
+    (
+        {"kernel_size": 4},
+        ValueError,
+        "kernel_size=4 is even, and only an odd kernel keeps the size of the map; pass 3 or 5",
+    ),
+    ({"hidden": 0}, ValueError, "hidden=0 is below 1; pass a positive integer"),
+    ({"reduction": -2}, ValueError, "reduction=-2 is below 1; pass a positive integer"),
+    ({"reduction": 1.5}, TypeError, "reduction=1.5 is not an integer; pass a whole number"),
+    (
+        {"gate": "tanh"},
+        ValueError,
+        "gate='tanh' is unknown; choose from "
+        "sigmoid, hard_sigmoid, hard_sigmoid_keras2, double_sigmoid",
+    ),
+    (
+        {"order": "both"},
+        ValueError,
+        "order='both' is unknown; choose from "
+        "channel_spatial, spatial_channel, parallel, channel, spatial",
+    ),
+    (
+        {"channel_pools": ("avg", "min")},
+        ValueError,
+        "channel_pools='min' is unknown; choose from avg, max, lp, lse",
+    ),
+    (
+        {"channel_pools": ()},
+        ValueError,
+        "channel_pools=() is empty; pass at least one of avg, max, lp, lse",
+    ),
+    (
+        {"channel_pools": "avg"},
+        TypeError,
+        "channel_pools='avg' is no sequence of names; pass a tuple such as ('avg', 'max')",
+    ),
+    (
+        {"rank": 4},
+        ValueError,
+        "rank=4 is not supported; pass 1 for signals, 2 for images or 3 for volumes",
+    ),
+    ({"mlp_bias": "yes"}, TypeError, "mlp_bias='yes' is not a bool; pass True or False"),
+]
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"), BAD_ARGUMENTS, ids=lambda value: str(value)[:40]
 )
 def test_a_bad_argument_is_named(framework, arguments, error, message):
+    # At construction, or in linen at the latest when the module is used.
     with pytest.raises(error, match=re.escape(message)):
-        block = framework.build("CBAM", 8, **arguments)
-        framework.call(block, np.zeros((1, 5, 5, 8), np.float32))
+        framework.call(framework.build("CBAM", 8, **arguments), np.zeros((1, 5, 5, 8), np.float32))
 
 
 def test_bad_channels_are_named(framework):
@@ -188,12 +218,37 @@ def test_bad_channels_are_named(framework):
 
 
 BAD_INPUTS = [
-    (np.zeros((2, 5, 8), np.float32), ValueError, "x has 3 axes (shape {shape}), expected 4 for rank=2"),
-    (np.zeros((8,), np.float32), ValueError, "x has 1 axes (shape {shape}), expected 4 for rank=2"),
-    (np.zeros((2, 5, 4, 6), np.float32), ValueError, "x has 6 channels (shape {shape}, read as ({layout})), expected channels=8; build the module with channels=6 or check the layout of x"),
-    (np.zeros((2, 0, 4, 8), np.float32), ValueError, "x has a map without positions (shape {shape}, read as ({layout})), and nothing has neither average nor maximum; pass maps of at least one position"),
-    (np.zeros((2, 5, 4, 8), np.int32), TypeError, "x has dtype int32, expected a floating-point type; convert it first, for example to float32"),
-]  # fmt: skip
+    (
+        np.zeros((2, 5, 8), np.float32),
+        ValueError,
+        "x has 3 axes (shape {shape}), expected 4 for rank=2: ({layout}); "
+        "reshape x or build the module with another rank",
+    ),
+    (
+        np.zeros((8,), np.float32),
+        ValueError,
+        "x has 1 axes (shape {shape}), expected 4 for rank=2: ({layout}); "
+        "reshape x or build the module with another rank",
+    ),
+    (
+        np.zeros((2, 5, 4, 6), np.float32),
+        ValueError,
+        "x has 6 channels (shape {shape}, read as ({layout})), expected channels=8; "
+        "build the module with channels=6 or check the layout of x",
+    ),
+    (
+        np.zeros((2, 0, 4, 8), np.float32),
+        ValueError,
+        "x has a map without positions (shape {shape}, read as ({layout})), and nothing has "
+        "neither average nor maximum; pass maps of at least one position",
+    ),
+    (
+        np.zeros((2, 5, 4, 8), np.int32),
+        TypeError,
+        "x has dtype int32, expected a floating-point type; convert it first, "
+        "for example to float32",
+    ),
+]
 
 
 @pytest.mark.parametrize("order", ["channel_spatial", "spatial_channel", "parallel"])

@@ -102,7 +102,7 @@ def test_compiles_into_one_graph(dynamic, training):
 def test_exports_with_any_batch_and_size(rank):
     spec = EVERYTHING.replace(rank=rank, kernel_size=3)
     block = block_of(spec).eval()
-    dynamic = {axis: torch.export.Dim.DYNAMIC for axis in (0, *range(2, rank + 2))}
+    dynamic = dict.fromkeys((0, *range(2, rank + 2)), torch.export.Dim.DYNAMIC)
     example = torch.randn(2, 8, *[6] * rank, dtype=torch.float64)
     exported = torch.export.export(block, (example,), dynamic_shapes=(dynamic,))
     file = io.BytesIO()
@@ -232,8 +232,12 @@ def test_vmap_over_an_ensemble_of_inputs():
 def test_it_trains():
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 8, 3), CBAM(8, spatial_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
-    )  # fmt: skip
+        nn.Conv2d(1, 8, 3),
+        CBAM(8, spatial_norm=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
     x = torch.randn(32, 1, 8, 8)
     labels = (x.mean((1, 2, 3)) > 0).long()
     optimizer = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9)

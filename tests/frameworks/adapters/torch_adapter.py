@@ -1,4 +1,4 @@
-"""How the conformance test drives cbam_torch: arrays are NumPy, in canonical (channels-last) layout."""
+"""How the conformance test drives cbam_torch; arrays are NumPy, in canonical layout."""
 
 import numpy as np
 import torch
