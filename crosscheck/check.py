@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import json
 import math
 import os
-import platform
-import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import safetensors
 
 from cbam_core import reference
 from crosscheck.cases import SELECTION, Case
 from crosscheck.compare import Comparison, compare_pass
 from crosscheck.faults import FAULTS, Fault
 from crosscheck.frameworks import Framework
+from crosscheck.process import Process
+from crosscheck.report import Report, Row
 from crosscheck.worker import Job
 
 # What may differ, relative to the largest value of the reference. float64 is the judge of meaning.
@@ -38,87 +32,6 @@ LIMITS = {
     "bfloat16": {"output": 4 * 2.0**-7, "grad": 4 * 2.0**-7, "state": 4 * 2.0**-7},
     "float16": {"output": 4 * 2.0**-10, "grad": 4 * 2.0**-10, "state": 4 * 2.0**-10},
 }
-
-DISTRIBUTIONS = {
-    "torch": ("torch",),
-    "tensorflow": ("tensorflow", "tensorflow-cpu"),
-    "keras": ("keras",),
-    "jax": ("jax",),
-    "flax": ("flax",),
-}
-
-
-class RefusedError(RuntimeError):
-    """A framework can't run as it was asked to: no such device, or a worker that died."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One quantity of one pass in one framework."""
-
-    framework: str
-    case: str
-    dtype: str
-    mode: str
-    comparison: Comparison
-    fault: str = ""
-    crashed: bool = False
-
-    @property
-    def caught(self) -> bool:
-        """Whether the comparison found the planted fault; a crash is no verdict of it."""
-        return not self.comparison.ok and not self.crashed
-
-    @property
-    def ok(self) -> bool:
-        """Whether all is as it should be: equal, or, with a fault planted, caught."""
-        return self.caught if self.fault else self.comparison.ok
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in the JSON; what could not be compared has null for its differences."""
-        comparison = self.comparison
-        row = {
-            "framework": self.framework,
-            "case": self.case,
-            "dtype": self.dtype,
-            "mode": self.mode,
-            "quantity": comparison.quantity,
-            "max_abs": _finite(comparison.max_abs),
-            "max_rel": _finite(comparison.max_rel),
-            "limit": comparison.limit,
-            "ok": comparison.ok,
-        }
-        if comparison.reason:
-            row["reason"] = comparison.reason
-        if self.fault:
-            row |= {"fault": self.fault, "caught": self.caught}
-        return row
-
-
-@dataclass
-class Report:
-    """All rows, and what they were made with."""
-
-    device: str
-    rows: list[Row] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether every quantity is equal, or, where a fault was planted, every fault caught."""
-        return bool(self.rows) and all(row.comparison.ok != bool(row.fault) for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": 1,
-            "reference": "numpy-float64",
-            "versions": versions(),
-            "device": self.device,
-            "tf32": False,
-            "ok": self.ok,
-            "seconds": round(self.seconds, 1),
-            "rows": [row.to_dict() for row in self.rows],
-        }
 
 
 @dataclass(frozen=True)
@@ -198,24 +111,26 @@ def check(
         judge = _Judge(dict(zip(names, plans, strict=True)))
         processes = processes or os.cpu_count() or 1
         selected = [name for name, one in judge.plans.items() if one.case.name in SELECTION]
-        workers = [
-            _Worker(f, folder, device, selected if spare_slow and f.slow else names)
+        running = [
+            Process(f, folder, device, selected if spare_slow and f.slow else names)
             for f in frameworks
         ]
         pool = stack.enter_context(ThreadPoolExecutor(processes))
-        # Leaving the stack, on an error too, stops the workers before it waits for the pool.
-        for worker in workers:
-            stack.callback(worker.stop)
+        # Leaving the stack, on an error too, stops the processes before it waits for the pool.
+        for process in running:
+            stack.callback(process.stop)
 
-        def judged(worker: _Worker) -> list[Row]:
+        def judged(process: Process) -> list[Row]:
             rows = []
-            for name, arrays, facts in worker.results():
-                rows += judge(worker.framework.name, name, arrays, facts)
-                on_result(worker.framework.name)
+            for name, arrays, facts in process.results():
+                rows += judge(process.framework.name, name, arrays, facts)
+                on_result(process.framework.name)
             return rows
 
-        for rows in pool.map(judged, workers):
-            report.rows += rows
+        futures = [pool.submit(judged, process) for process in running]
+        for future in as_completed(futures):
+            future.result()
+        report.rows = [row for future in futures for row in future.result()]
     report.seconds = time.monotonic() - started
     return report
 
@@ -244,93 +159,3 @@ class _Judge:
             comparisons = [max(comparisons, key=lambda c: (not c.ok, c.max_rel / c.limit))]
         place = (framework, one.case.name, one.dtype, one.mode)
         return [Row(*place, c, one.fault, "error" in facts) for c in comparisons]
-
-
-class _Worker:
-    """The process of one framework, started when its results are asked for."""
-
-    def __init__(
-        self, framework: Framework, folder: Path, device: str, jobs: Sequence[str]
-    ) -> None:
-        self.framework, self.folder, self.device, self.jobs = framework, folder, device, jobs
-        self.process: subprocess.Popen[str] | None = None
-        self.stopped = False
-
-    def results(self) -> Iterator[tuple[str, dict, dict]]:
-        """(job, arrays, facts) of each pass, as they come."""
-        if self.stopped:
-            return
-        name = self.framework.name
-        jobs, log = self.folder / f"{name}.jobs", self.folder / f"{name}.log"
-        jobs.write_text("".join(f"{job}\n" for job in self.jobs))
-        with jobs.open() as listed, log.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "crosscheck.worker", name, self.folder, self.device],
-                stdin=listed,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=self._environment(),
-            )
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            word, _, rest = line.strip().partition(" ")
-            if word == "refused":
-                raise RefusedError(f"{name}: {rest}")
-            if word == "job":
-                yield (rest, *self._read(rest))
-        if self.process.wait() and not self.stopped:
-            raise RefusedError(f"{name}: its process ended early\n{_tail(log)}")
-
-    def _environment(self) -> dict[str, str]:
-        # The maps are small, and several processes run side by side: one thread for each is best.
-        threads = {
-            "OMP_NUM_THREADS": "1",
-            "TF_NUM_INTRAOP_THREADS": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        hidden = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-        hidden = hidden if self.device == "cpu" else {}
-        return os.environ | threads | hidden | dict(self.framework.environment)
-
-    def _read(self, job: str) -> tuple[dict, dict]:
-        path = self.folder / self.framework.name / job
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = json.loads(file.metadata()["facts"])
-        path.unlink()
-        return arrays, facts
-
-    def stop(self) -> None:
-        self.stopped = True
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of all that is installed of the frameworks."""
-    found = {"python": platform.python_version()}
-    for name, distributions in {
-        "cbam": ("cbam",),
-        "numpy": ("numpy",),
-        **DISTRIBUTIONS,
-    }.items():
-        for distribution in distributions:
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found[name] = importlib.metadata.version(distribution)
-    return found
-
-
-def write_json(report: Report, path: Path) -> None:
-    """Write the report, whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
-    shutil.move(beside, path)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])

@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from crosscheck import cases, report
-from crosscheck.check import Plan, RefusedError, check, plan, plan_faults, write_json
+from crosscheck import cases, table
+from crosscheck.check import Plan, check, plan, plan_faults
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS, Framework
+from crosscheck.process import RefusedError
+from crosscheck.report import write_json
 
 app = typer.Typer(
     help="CBAM in PyTorch, TensorFlow, Keras 3 and Flax: one meaning, proven equal.",
@@ -109,7 +111,7 @@ def check_command(
         raise _wrong("--frameworks", str(error)) from None
     if json is not None:
         write_json(found, json)
-    report.show(found, Console())
+    table.show(found, Console())
     raise typer.Exit(0 if found.ok else 1)
 
 

@@ -1,93 +1,117 @@
-"""A report as a table that fits a terminal."""
+"""What a cross-check found: rows, and the JSON that programs read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from crosscheck.compare import Comparison
 
-from crosscheck.check import Report, Row, versions
-
-KINDS = {"output": "output", "grad": "gradients", "state": "statistics"}
-# Failing rows that are printed one by one; the JSON has them all.
-SHOWN = 20
-
-
-def show(report: Report, console: Console) -> None:
-    """Print the table, the rows that failed, and the verdict."""
-    faulty = [row for row in report.rows if row.fault]
-    sound = [row for row in report.rows if not row.fault]
-    console.print(_equality_table(sound))
-    if faulty:
-        console.print(_fault_table(faulty))
-    failed = [row for row in report.rows if not row.ok]
-    for row in failed[:SHOWN]:
-        console.print(f"[red]✗[/red] {escape(_describe(row))}", highlight=False)
-    if len(failed) > SHOWN:
-        console.print(f"  … and {len(failed) - SHOWN} more; --json PATH has them all")
-    console.print(_verdict(report, sound, faulty), highlight=False)
-    console.print(
-        ", ".join(f"{name} {version}" for name, version in versions().items()), style="dim"
-    )
+DISTRIBUTIONS = {
+    "torch": ("torch",),
+    "tensorflow": ("tensorflow", "tensorflow-cpu"),
+    "keras": ("keras",),
+    "jax": ("jax",),
+    "flax": ("flax",),
+}
 
 
-def _equality_table(rows: Sequence[Row]) -> Table:
-    """Each framework's largest difference from the reference, by kind of quantity."""
-    table = Table(
-        title="Largest difference from the NumPy reference, relative to the largest value"
-    )
-    for column in ("framework", "dtype"):
-        table.add_column(column, no_wrap=True)
-    for column in ("passes", *KINDS.values(), ""):
-        table.add_column(column, justify="right", no_wrap=True)
-    for framework, dtype in dict.fromkeys((row.framework, row.dtype) for row in rows):
-        own = [row for row in rows if (row.framework, row.dtype) == (framework, dtype)]
-        passes = len({(row.case, row.mode) for row in own})
-        verdict = "[green]equal[/green]" if all(row.ok for row in own) else "[red]DIFFERS[/red]"
-        table.add_row(framework, dtype, str(passes), *(_worst(own, k) for k in KINDS), verdict)
-    return table
+@dataclass(frozen=True)
+class Row:
+    """One quantity of one pass in one framework."""
+
+    framework: str
+    case: str
+    dtype: str
+    mode: str
+    comparison: Comparison
+    fault: str = ""
+    crashed: bool = False
+
+    @property
+    def caught(self) -> bool:
+        """Whether the comparison found the planted fault; a crash is no verdict of it."""
+        return not self.comparison.ok and not self.crashed
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is as it should be: equal, or, with a fault planted, caught."""
+        return self.caught if self.fault else self.comparison.ok
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON; what could not be compared has null for its differences."""
+        comparison = self.comparison
+        row = {
+            "framework": self.framework,
+            "case": self.case,
+            "dtype": self.dtype,
+            "mode": self.mode,
+            "quantity": comparison.quantity,
+            "max_abs": _finite(comparison.max_abs),
+            "max_rel": _finite(comparison.max_rel),
+            "limit": comparison.limit,
+            "ok": comparison.ok,
+        }
+        if comparison.reason:
+            row["reason"] = comparison.reason
+        if self.fault:
+            row |= {"fault": self.fault, "caught": self.caught}
+        return row
 
 
-def _worst(rows: Sequence[Row], kind: str) -> str:
-    own = [row for row in rows if row.comparison.quantity.partition(":")[0] == kind]
-    if not own:
-        return "-"
-    worst = max(row.comparison.max_rel for row in own)
-    style = "" if all(row.ok for row in own) else "[red]"
-    return f"{style}{worst:.1e}"
+@dataclass
+class Report:
+    """All rows, and what they were made with."""
+
+    device: str
+    rows: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether every quantity is equal, or, where a fault was planted, every fault caught."""
+        return bool(self.rows) and all(row.comparison.ok != bool(row.fault) for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "reference": "numpy-float64",
+            "versions": versions(),
+            "device": self.device,
+            "tf32": False,
+            "ok": self.ok,
+            "seconds": round(self.seconds, 1),
+            "rows": [row.to_dict() for row in self.rows],
+        }
 
 
-def _fault_table(rows: Sequence[Row]) -> Table:
-    """One line for each fault, one column for each framework."""
-    frameworks = list(dict.fromkeys(row.framework for row in rows))
-    table = Table(title="Planted faults")
-    table.add_column("fault", no_wrap=True)
-    for framework in frameworks:
-        table.add_column(framework, justify="center")
-    caught = {(row.fault, row.framework): row.caught for row in rows}
-    for fault in dict.fromkeys(row.fault for row in rows):
-        marks = (
-            "[green]✓[/green]" if caught[fault, f] else "[red]MISSED[/red]" for f in frameworks
-        )
-        table.add_row(fault, *marks)
-    return table
+def versions() -> dict[str, str]:
+    """Versions of Python and of all that is installed of the frameworks."""
+    found = {"python": platform.python_version()}
+    for name, distributions in {
+        "cbam": ("cbam",),
+        "numpy": ("numpy",),
+        **DISTRIBUTIONS,
+    }.items():
+        for distribution in distributions:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(distribution)
+    return found
 
 
-def _describe(row: Row) -> str:
-    place = f"{row.framework} {row.case} {row.dtype} {row.mode}"
-    if row.crashed and row.fault:
-        return f"{place}: the fault {row.fault} crashed instead: {row.comparison.reason}"
-    if row.fault:
-        return f"{place}: the fault {row.fault} was not caught"
-    return f"{place}: {row.comparison}"
+def write_json(report: Report, path: Path) -> None:
+    """Write the report, whole or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
+    os.replace(beside, path)
 
 
-def _verdict(report: Report, sound: Sequence[Row], faulty: Sequence[Row]) -> str:
-    right = sum(row.ok for row in sound)
-    parts = [f"{right} of {len(sound)} quantities equal"]
-    if faulty:
-        parts.append(f"{sum(row.caught for row in faulty)} of {len(faulty)} planted faults caught")
-    mark = "[green]✓[/green]" if report.ok else "[red]✗[/red]"
-    return f"{mark} {', '.join(parts)}, on {report.device} with TF32 off, {report.seconds:.0f} s"
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cbam_core import CBAMSpec
 from crosscheck import check as checks
 from crosscheck.cases import default_cases
-from crosscheck.check import LIMITS, RefusedError, check, plan, plan_faults
+from crosscheck.check import LIMITS, check, plan, plan_faults
 from crosscheck.faults import FAULTS, Pass
 from crosscheck.frameworks import FRAMEWORKS
+from crosscheck.process import RefusedError
 
 TORCH = FRAMEWORKS["torch"]
 
@@ -81,14 +81,12 @@ def test_the_limits_are_the_promised_ones():
         assert LIMITS[dtype]["output"] == 4 * eps
 
 
-def test_a_worker_that_dies_is_an_error_and_stops_the_others(monkeypatch, cases):
-    broken = dataclasses.replace(TORCH, name="torch", package="cbam_core")
-    monkeypatch.setitem(FRAMEWORKS, "torch", broken)
+def test_a_process_that_dies_is_an_error_and_stops_the_others(cases):
     dead = dataclasses.replace(TORCH, name="no-such-framework")
-    with pytest.raises(RefusedError, match="no-such-framework: its process ended early"):
-        check([dead], plan(cases[:1], ["float64"], ["eval"]))
+    with pytest.raises(RefusedError, match="no-such-framework: its process ended early") as caught:
+        check([TORCH, dead], plan(cases, ["float64"] * 20, ["eval"]))
+    assert "KeyError: 'no-such-framework'" in str(caught.value)
 
 
 def test_an_empty_report_is_not_green():
     assert not check([], []).ok
-    assert CBAMSpec(8) == CBAMSpec(8)

@@ -1,0 +1,83 @@
+"""The judge's side of a worker: the process of one framework."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import safetensors
+
+from crosscheck.frameworks import Framework
+
+
+class RefusedError(RuntimeError):
+    """A framework can't run as it was asked to: no such device, or a worker that died."""
+
+
+class Process:
+    """The process of one framework, started when its results are asked for."""
+
+    def __init__(
+        self, framework: Framework, folder: Path, device: str, jobs: Sequence[str]
+    ) -> None:
+        self.framework, self.folder, self.device, self.jobs = framework, folder, device, jobs
+        self.process: subprocess.Popen[str] | None = None
+        self.stopped = False
+
+    def results(self) -> Iterator[tuple[str, dict, dict]]:
+        """(job, arrays, facts) of each pass, as they come."""
+        if self.stopped:
+            return
+        name = self.framework.name
+        jobs, log = self.folder / f"{name}.jobs", self.folder / f"{name}.log"
+        jobs.write_text("".join(f"{job}\n" for job in self.jobs))
+        with jobs.open() as listed, log.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "crosscheck.worker", name, self.folder, self.device],
+                stdin=listed,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=self._environment(),
+            )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            word, _, rest = line.strip().partition(" ")
+            if word == "refused":
+                raise RefusedError(f"{name}: {rest}")
+            if word == "job":
+                yield (rest, *self._read(rest))
+        if self.process.wait() and not self.stopped:
+            raise RefusedError(f"{name}: its process ended early\n{_tail(log)}")
+
+    def _environment(self) -> dict[str, str]:
+        # The maps are small, and several processes run side by side: one thread for each is best.
+        threads = {
+            "OMP_NUM_THREADS": "1",
+            "TF_NUM_INTRAOP_THREADS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        hidden = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+        hidden = hidden if self.device == "cpu" else {}
+        return os.environ | threads | hidden | dict(self.framework.environment)
+
+    def _read(self, job: str) -> tuple[dict, dict]:
+        path = self.folder / self.framework.name / job
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = json.loads(file.metadata()["facts"])
+        path.unlink()
+        return arrays, facts
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])

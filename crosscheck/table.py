@@ -1,0 +1,93 @@
+"""A report as a table that fits a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from crosscheck.report import Report, Row, versions
+
+KINDS = {"output": "output", "grad": "gradients", "state": "statistics"}
+# Failing rows that are printed one by one; the JSON has them all.
+SHOWN = 20
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the table, the rows that failed, and the verdict."""
+    faulty = [row for row in report.rows if row.fault]
+    sound = [row for row in report.rows if not row.fault]
+    console.print(_equality_table(sound))
+    if faulty:
+        console.print(_fault_table(faulty))
+    failed = [row for row in report.rows if not row.ok]
+    for row in failed[:SHOWN]:
+        console.print(f"[red]✗[/red] {escape(_describe(row))}", highlight=False)
+    if len(failed) > SHOWN:
+        console.print(f"  … and {len(failed) - SHOWN} more; --json PATH has them all")
+    console.print(_verdict(report, sound, faulty), highlight=False)
+    console.print(
+        ", ".join(f"{name} {version}" for name, version in versions().items()), style="dim"
+    )
+
+
+def _equality_table(rows: Sequence[Row]) -> Table:
+    """Each framework's largest difference from the reference, by kind of quantity."""
+    table = Table(
+        title="Largest difference from the NumPy reference, relative to the largest value"
+    )
+    for column in ("framework", "dtype"):
+        table.add_column(column, no_wrap=True)
+    for column in ("passes", *KINDS.values(), ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for framework, dtype in dict.fromkeys((row.framework, row.dtype) for row in rows):
+        own = [row for row in rows if (row.framework, row.dtype) == (framework, dtype)]
+        passes = len({(row.case, row.mode) for row in own})
+        verdict = "[green]equal[/green]" if all(row.ok for row in own) else "[red]DIFFERS[/red]"
+        table.add_row(framework, dtype, str(passes), *(_worst(own, k) for k in KINDS), verdict)
+    return table
+
+
+def _worst(rows: Sequence[Row], kind: str) -> str:
+    own = [row for row in rows if row.comparison.quantity.partition(":")[0] == kind]
+    if not own:
+        return "-"
+    worst = max(row.comparison.max_rel for row in own)
+    style = "" if all(row.ok for row in own) else "[red]"
+    return f"{style}{worst:.1e}"
+
+
+def _fault_table(rows: Sequence[Row]) -> Table:
+    """One line for each fault, one column for each framework."""
+    frameworks = list(dict.fromkeys(row.framework for row in rows))
+    table = Table(title="Planted faults")
+    table.add_column("fault", no_wrap=True)
+    for framework in frameworks:
+        table.add_column(framework, justify="center")
+    caught = {(row.fault, row.framework): row.caught for row in rows}
+    for fault in dict.fromkeys(row.fault for row in rows):
+        marks = (
+            "[green]✓[/green]" if caught[fault, f] else "[red]MISSED[/red]" for f in frameworks
+        )
+        table.add_row(fault, *marks)
+    return table
+
+
+def _describe(row: Row) -> str:
+    place = f"{row.framework} {row.case} {row.dtype} {row.mode}"
+    if row.crashed and row.fault:
+        return f"{place}: the fault {row.fault} crashed instead: {row.comparison.reason}"
+    if row.fault:
+        return f"{place}: the fault {row.fault} was not caught"
+    return f"{place}: {row.comparison}"
+
+
+def _verdict(report: Report, sound: Sequence[Row], faulty: Sequence[Row]) -> str:
+    right = sum(row.ok for row in sound)
+    parts = [f"{right} of {len(sound)} quantities equal"]
+    if faulty:
+        parts.append(f"{sum(row.caught for row in faulty)} of {len(faulty)} planted faults caught")
+    mark = "[green]✓[/green]" if report.ok else "[red]✗[/red]"
+    return f"{mark} {', '.join(parts)}, on {report.device} with TF32 off, {report.seconds:.0f} s"
