@@ -95,7 +95,11 @@ def full_cases(image: Path | None = None) -> list[Case]:
     """The whole grid: every preset on every input, and its every single-field variation."""
     plans = _default_plans()
     for name, preset in _presets(16):
-        plans += [_on(kind, name, preset) for kind in INPUTS]
+        # Where a tap of a large kernel only ever meets padding, the gradient by it is 0 or, of a
+        # map with NaN, 0 times NaN: float32 and float64 kernels of one framework disagree on it.
+        meets_padding = preset.kernel_size // 2 >= min(SIZE)
+        kinds = [kind for kind in INPUTS if not (kind in ("nan", "infinity") and meets_padding)]
+        plans += [_on(kind, name, preset) for kind in kinds]
         plans += [(variation, "relu", spec) for variation, spec in _variations(name, preset)]
     plans += [(name, "photo", spec) for name, spec in _presets(32)]
     return _build(plans, image)
@@ -184,14 +188,18 @@ def _drawn(batch: int, *size: int, scale: float = 1.0) -> Callable[[CBAMSpec], n
 
 def _relu(spec: CBAMSpec) -> np.ndarray:
     """Half of the values tie at 0, and one channel is 0 throughout."""
-    x = np.maximum(_drawn(3, *((9, 11) if spec.rank < 3 else (4, 3, 5)))(spec), 0.0)
+    x = np.maximum(_drawn(3, *(SIZE if spec.rank < 3 else (4, 3, 5)))(spec), 0.0)
     x[..., 0] = 0.0
     return x
 
 
+# Of most maps.
+SIZE = (9, 11)
+
+
 def _spoiled(value: float) -> Callable[[CBAMSpec], np.ndarray]:
     def draw(spec: CBAMSpec) -> np.ndarray:
-        x = _drawn(3, 9, 11)(spec)
+        x = _drawn(3, *SIZE)(spec)
         x[(1, *[2] * spec.rank, 0)] = value
         return x
 
@@ -208,12 +216,12 @@ INPUTS: dict[str, Callable[[CBAMSpec], np.ndarray]] = {
     "even": _drawn(2, 8, 6),
     "wide": _drawn(2, 3, 17),
     "one-position": _drawn(4, 1, 1),
-    "one-sample": _drawn(1, 9, 11),
-    "one-channel": _drawn(2, 9, 11),
-    "integers": lambda spec: np.round(2 * _drawn(2, 9, 11)(spec)),
-    "constant": lambda spec: np.ones_like(_drawn(2, 9, 11)(spec)),
-    "large": _drawn(2, 9, 11, scale=LARGE),
-    "tiny": _drawn(2, 9, 11, scale=TINY),
+    "one-sample": _drawn(1, *SIZE),
+    "one-channel": _drawn(2, *SIZE),
+    "integers": lambda spec: np.round(2 * _drawn(2, *SIZE)(spec)),
+    "constant": lambda spec: np.ones_like(_drawn(2, *SIZE)(spec)),
+    "large": _drawn(2, *SIZE, scale=LARGE),
+    "tiny": _drawn(2, *SIZE, scale=TINY),
     "nan": _spoiled(np.nan),
     "infinity": _spoiled(np.inf),
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from crosscheck.faults import FAULTS
 from crosscheck.report import Report, Row, versions
 
 KINDS = {"output": "output", "grad": "gradients", "state": "statistics"}
@@ -19,8 +21,10 @@ def show(report: Report, console: Console) -> None:
     """Print the table, the rows that failed, and the verdict."""
     faulty = [row for row in report.rows if row.fault]
     sound = [row for row in report.rows if not row.fault]
+    console.print("Largest difference from the NumPy reference, relative to its largest value")
     console.print(_equality_table(sound))
     if faulty:
+        console.print("Planted faults, and in how many frameworks each was caught")
         console.print(_fault_table(faulty))
     failed = [row for row in report.rows if not row.ok]
     for row in failed[:SHOWN]:
@@ -35,9 +39,7 @@ def show(report: Report, console: Console) -> None:
 
 def _equality_table(rows: Sequence[Row]) -> Table:
     """Each framework's largest difference from the reference, by kind of quantity."""
-    table = Table(
-        title="Largest difference from the NumPy reference, relative to the largest value"
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("framework", "dtype"):
         table.add_column(column, no_wrap=True)
     for column in ("passes", *KINDS.values(), ""):
@@ -60,18 +62,17 @@ def _worst(rows: Sequence[Row], kind: str) -> str:
 
 
 def _fault_table(rows: Sequence[Row]) -> Table:
-    """One line for each fault, one column for each framework."""
-    frameworks = list(dict.fromkeys(row.framework for row in rows))
-    table = Table(title="Planted faults")
+    """One line for each fault: the mistake, and in how many frameworks it was caught."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("fault", no_wrap=True)
-    for framework in frameworks:
-        table.add_column(framework, justify="center")
-    caught = {(row.fault, row.framework): row.caught for row in rows}
+    table.add_column("the mistake")
+    table.add_column("caught", justify="right")
     for fault in dict.fromkeys(row.fault for row in rows):
-        marks = (
-            "[green]✓[/green]" if caught[fault, f] else "[red]MISSED[/red]" for f in frameworks
-        )
-        table.add_row(fault, *marks)
+        own = [row for row in rows if row.fault == fault]
+        missed = ", ".join(row.framework for row in own if not row.caught)
+        caught = f"{sum(row.caught for row in own)} of {len(own)}"
+        verdict = f"[red]MISSED: {missed}[/red]" if missed else f"[green]{caught}[/green]"
+        table.add_row(fault, escape(FAULTS[fault].about), verdict)
     return table
 
 
