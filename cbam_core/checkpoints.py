@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from cbam_core.spec import CBAMSpec
-from cbam_core.weights import check_weights
+from cbam_core.weights import as_canonical, check_weights
 
 FORMAT = "1"
 
@@ -55,7 +55,7 @@ def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec:
     """
     check_weights(spec, weights)
     # safetensors writes an array's memory as it lies, so it must lie in row-major order.
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    arrays = {name: np.ascontiguousarray(as_canonical(w)) for name, w in weights.items()}
     metadata = {"cbam_format": FORMAT, "spec": json.dumps(spec.to_dict())}
     content = safetensors.numpy.save(arrays, metadata)
     target = Path(path)
@@ -64,6 +64,7 @@ def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
+            os.fchmod(file.fileno(), _permissions(target))
             os.fsync(file.fileno())
         os.replace(beside, target)
     except BaseException:
@@ -78,13 +79,15 @@ def read(path: os.PathLike[str] | str) -> Checkpoint:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged, or is no canonical CBAM file.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{os.fspath(path)}: no such file")
+    if not Path(path).is_file():
+        raise CheckpointError(path, "is no file; pass the path of a safetensors file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(path, f"is not a readable safetensors file ({error})") from error
     if metadata.get("cbam_format") != FORMAT:
         raise CheckpointError(
@@ -93,8 +96,20 @@ def read(path: os.PathLike[str] | str) -> Checkpoint:
             f"{FORMAT!r}; only files written by cbam_core.write are read",
         )
     try:
-        spec = CBAMSpec.from_dict(json.loads(metadata["spec"]))
+        fields = json.loads(metadata.get("spec", "null"))
+        if not isinstance(fields, dict):
+            raise ValueError("its metadata has no spec, which is a JSON object")
+        spec = CBAMSpec.from_dict(fields)
         check_weights(spec, weights)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid CBAM: {error}") from error
     return Checkpoint("canonical", spec, weights)
+
+
+def _permissions(target: Path) -> int:
+    """Those of the file that is replaced, or what a new file gets."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

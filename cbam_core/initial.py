@@ -24,8 +24,8 @@ def initial_weights(
         scheme: "authors", as the released training code leaves the block: MLP kernels uniform in
             +-1/sqrt(fan_in), convolutions kaiming normal over fan_out, the norm's scale 0, so
             that the spatial gate starts at exactly 0.5.
-            "kaiming_fan_out", normal with deviation sqrt(2 / fan_out) everywhere (the seeds'
-            PyTorch code).
+            "kaiming_fan_out", normal with deviation sqrt(2 / fan_out) everywhere, as many
+            PyTorch copies do.
             "he_normal", a normal cut off at two deviations, sqrt(2 / fan_in) wide (Keras).
             "identity", as the authors', with zero last layers: where the gate is
             "double_sigmoid" the block returns its input bit for bit.

@@ -217,7 +217,8 @@ class _Block:
         if not self.spec.spatial_norm:
             return x, lambda dy: (dy, {})
         scale, bias = self.weights["spatial.norm.scale"], self.weights["spatial.norm.bias"]
-        running_mean, running_var = self.statistics.values()
+        running_mean = self.statistics["spatial.norm.mean"]
+        running_var = self.statistics["spatial.norm.var"]
         count = math.prod(x.shape[:-1])
         batch_statistics = self.training and count > 0
         mean, var = running_mean, running_var

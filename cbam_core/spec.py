@@ -224,7 +224,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "osmr": {"mlp_bias": True, "spatial_norm": True},
     "ugenteraan": {"mlp_bias": True, "spatial_norm": True, "norm_momentum": 0.01},
     "elbuco1": {"mlp_bias": True, "spatial_bias": True},
-    # The PyTorch copy that most detectors carry; the first seeds' PyTorch code is the same CBAM.
+    # The PyTorch copy that most detectors carry, and many articles under other names.
     "luuuyi": {},
     "timm": {"spatial_norm": True},
     "timm_light": {"spatial_norm": True, "pooling": "light"},
@@ -233,7 +233,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xmu": {"kernel_size": 49, "spatial_bias": True, "residual": True},
     # kobiso's TensorFlow and Keras 2 code, and TF-slim's copies.
     "kobiso": {"reduction": 8, "mlp_bias": True},
-    # The seeds' Keras 2 code: kobiso's block with Keras 2's hard sigmoid as both gates.
+    # A Keras 2 copy of kobiso's block, with Keras 2's hard sigmoid as both gates.
     "keras": {"reduction": 8, "mlp_bias": True, "gate": "hard_sigmoid_keras2"},
     "seed_tf1": {"mlp_bias": True, "spatial_bias": True},
     "k3_addons": {"kernel_size": 49, "spatial_bias": True, "residual": True},
@@ -262,6 +262,8 @@ def _number(argument: str, value: Any) -> float:
         if isinstance(value, (bool, str)):
             raise TypeError
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{argument}={value!r} is not a number; pass a float") from None
     if not math.isfinite(number):

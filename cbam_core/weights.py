@@ -61,7 +61,7 @@ def spatial_maps(spec: CBAMSpec) -> int:
 def check_weights(
     expected: CBAMSpec | Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]
 ) -> None:
-    """Raise one ValueError that lists all missing, unexpected, misshaped and non-float weights.
+    """Raise one ValueError that lists all that is missing, unexpected, misshaped or no float.
 
     Args:
         expected: a spec, or a table of name -> shape.
@@ -79,9 +79,9 @@ def check_weights(
         if name in found and found[name].shape != tuple(shape)
     ]
     problems += [
-        f"not floating-point: {name} has dtype {array.dtype}"
+        f"of another dtype: {name} has {array.dtype}, expected {', '.join(_FLOATS)}"
         for name, array in found.items()
-        if name in shapes and not _is_float(array.dtype)
+        if name in shapes and array.dtype.name not in _FLOATS
     ]
     if problems:
         raise ValueError(
@@ -92,11 +92,14 @@ def check_weights(
 
 
 def as_canonical(array: np.ndarray) -> np.ndarray:
-    """`array` as NumPy alone can hold it: bfloat16 becomes float32, which loses no bit."""
+    """`array` as NumPy alone can hold it: bfloat16 becomes float32, big-endian the native order.
+
+    Neither loses a bit.
+    """
     array = np.asarray(array)
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    native = np.float32 if array.dtype.name == "bfloat16" else array.dtype.newbyteorder("=")
+    return array.astype(native, copy=False)
 
 
-def _is_float(dtype: np.dtype) -> bool:
-    # ml_dtypes' bfloat16 is no np.floating, so its name decides.
-    return "float" in dtype.name
+# bfloat16 is ml_dtypes', which the core does not import, so names decide.
+_FLOATS = ("float64", "float32", "float16", "bfloat16")

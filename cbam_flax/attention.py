@@ -204,7 +204,12 @@ class SpatialAttention(nnx.Module):
 
     def gate(self, x: Array) -> Array:
         """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
-        batch_statistics = self.spec.spatial_norm and not self.norm.use_running_average
+        # A batch that other devices share may be a single position on this one.
+        batch_statistics = (
+            self.spec.spatial_norm
+            and not self.norm.use_running_average
+            and self.norm.axis_name is None
+        )
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1, batch_statistics=batch_statistics)
         logits = self.conv(self.descriptor(ops.at_least_float32(x)))
         if self.spec.spatial_norm:

@@ -108,12 +108,12 @@ class BatchNorm(tf.Module):
         return tf.nn.moments(x, tuple(range(len(x.shape) - 1)))
 
     def update(self, x: tf.Tensor, mean: tf.Tensor, var: tf.Tensor) -> None:
-        """Move the running statistics towards those of the batch x, unless it is empty."""
+        """Move the running statistics towards those of the batch x, unless it has no variance."""
         count = tf.cast(tf.size(x, tf.int64) // x.shape[-1], x.dtype)
         unbiased = var * (count / (count - 1))
         for running, new in ((self.mean, mean), (self.var, unbiased)):
             moved = (1 - self.momentum) * running + self.momentum * new
-            running.assign(tf.where(count > 0, moved, running))
+            running.assign(tf.where(count > 1, moved, running))
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         wide = tf.cast(x, self.scale.dtype)

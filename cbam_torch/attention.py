@@ -180,7 +180,8 @@ class SpatialAttention(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Ms (N, 1, *S) of x (N, C, *S), in at least float32."""
-        batch_statistics = self.spec.spatial_norm and self.training
+        # A norm may be frozen alone, and one that is synchronised counts other devices' positions.
+        batch_statistics = isinstance(self.norm, BatchNorm) and self.norm.training
         check_input(self.spec, x.shape, x.dtype, channel_axis=1, batch_statistics=batch_statistics)
         logits = self.norm(self.conv(self.descriptor(ops.at_least_float32(x))))
         return ops.GATES[self.spec.gate](logits)

@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,13 @@ def plan(cases: Iterable[Case], dtypes: Sequence[str], modes: Sequence[str]) -> 
     ]
 
 
+def select(plans: Sequence[Plan], framework: Framework) -> Sequence[Plan]:
+    """Of `plans` what a check that is not full asks of `framework`: a slow one is spared most."""
+    if not framework.slow:
+        return plans
+    return [one for one in plans if one.case.name in SELECTION]
+
+
 def plan_faults(cases: Iterable[Case]) -> list[Plan]:
     """Each fault where it shows, behind the same passes without a fault, which have to be green."""
     by_name = {case.name: case for case in cases}
@@ -83,39 +90,38 @@ def plan_faults(cases: Iterable[Case]) -> list[Plan]:
 
 def check(
     frameworks: Sequence[Framework],
-    plans: Sequence[Plan],
+    plans_of: Mapping[str, Sequence[Plan]],
     *,
     device: str = "cpu",
     processes: int | None = None,
-    spare_slow: bool = False,
     on_result: Callable[[str], None] = lambda framework: None,
 ) -> Report:
-    """Run `plans` in every framework, each in a process of its own, and judge the results.
+    """Run each framework's plans, each framework in a process of its own, and judge the results.
 
     Args:
+        plans_of: the name of a framework -> the passes that it runs.
         processes: how many frameworks run at a time; as many as there are cores if None.
-        spare_slow: whether a framework that takes seconds for a pass runs a selection of them.
         on_result: called with a framework's name for each of its results, for progress.
 
     Raises:
-        RefusedError: a framework does not run here as asked; all others have been stopped.
+        RefusedError: a framework sees no such device; all others have been stopped.
+        CrashedError: a process ended early; likewise.
     """
     report = Report(device)
     started = time.monotonic()
+    distinct = {id(one): one for f in frameworks for one in plans_of[f.name]}
+    names = {key: f"{number:05}" for number, key in enumerate(distinct)}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cbam-check-")))
         (folder / "jobs").mkdir()
-        names = [f"{number:05}" for number in range(len(plans))]
-        for name, one in zip(names, plans, strict=True):
-            one.job(name).write(folder / "jobs")
-        judge = _Judge(dict(zip(names, plans, strict=True)))
-        processes = processes or os.cpu_count() or 1
-        selected = [name for name, one in judge.plans.items() if one.case.name in SELECTION]
+        for key, one in distinct.items():
+            one.job(names[key]).write(folder / "jobs")
+        judge = _Judge({names[key]: one for key, one in distinct.items()})
         running = [
-            Process(f, folder, device, selected if spare_slow and f.slow else names)
+            Process(f, folder, device, [names[id(one)] for one in plans_of[f.name]])
             for f in frameworks
         ]
-        pool = stack.enter_context(ThreadPoolExecutor(processes))
+        pool = stack.enter_context(ThreadPoolExecutor(processes or os.cpu_count() or 1))
         # Leaving the stack, on an error too, stops the processes before it waits for the pool.
         for process in running:
             stack.callback(process.stop)

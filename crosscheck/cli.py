@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crosscheck import cases, table
-from crosscheck.check import Plan, check, plan, plan_faults
+from crosscheck.check import Plan, check, plan, plan_faults, select
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS, Framework
-from crosscheck.process import RefusedError
+from crosscheck.process import CrashedError, RefusedError
 from crosscheck.report import write_json
 
 app = typer.Typer(
@@ -58,11 +60,13 @@ def check_command(
         ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help=f"Comma-separated, of: {', '.join(cases.DTYPES)}.")
-    ] = "float64",
+        str | None,
+        typer.Option(help=f"Comma-separated, of: {', '.join(cases.DTYPES)}. float64 if absent."),
+    ] = None,
     mode: Annotated[
-        str, typer.Option(help=f"Comma-separated, of: {', '.join(cases.MODES)}.")
-    ] = ",".join(cases.MODES),
+        str | None,
+        typer.Option(help=f"Comma-separated, of: {', '.join(cases.MODES)}. Both if absent."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, or gpu with TF32 off.")] = "cpu",
     image: Annotated[
         Path | None, typer.Option(help="A picture to use; scikit-image's astronaut if absent.")
@@ -86,39 +90,54 @@ def check_command(
     Each framework runs in a process of its own. The judge is a float64 NumPy reference that is
     derived from the equations alone.
     """
-    chosen = _frameworks(frameworks)
-    dtypes = _choices("--dtype", dtype, cases.DTYPES)
-    modes = _choices("--mode", mode, cases.MODES)
+    if faults and (dtype or mode or full):
+        raise _wrong("--faults", "each fault has its own case, dtype and mode; leave those out")
+    dtypes = _choices("--dtype", dtype or "float64", cases.DTYPES)
+    modes = _choices("--mode", mode or ",".join(cases.MODES), cases.MODES)
     _choices("--device", device, ("cpu", "gpu"))
-    if json is not None and not json.absolute().parent.is_dir():
-        raise _wrong("--json", f"{json} is in a folder that does not exist; create it first")
+    _writable(json)
+    chosen = _frameworks(frameworks)
     try:
         made = cases.full_cases(image) if full else cases.default_cases(image)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--image") from None
     plans = plan_faults(made) if faults else plan(made, dtypes, modes)
+    plans_of = {f.name: plans if full or faults else select(plans, f) for f in chosen}
     try:
-        with _progress(chosen, plans) as on_result:
-            found = check(
-                chosen,
-                plans,
-                device=device,
-                processes=processes,
-                spare_slow=not (full or faults),
-                on_result=on_result,
-            )
+        with _progress(plans_of) as on_result:
+            found = check(chosen, plans_of, device=device, processes=processes, on_result=on_result)
     except RefusedError as error:
-        raise _wrong("--frameworks", str(error)) from None
+        raise _wrong("--device", str(error)) from None
+    except CrashedError as error:
+        Console(stderr=True).print(f"[red]✗[/red] {escape(str(error))}", highlight=False)
+        raise typer.Exit(1) from None
     if json is not None:
         write_json(found, json)
     table.show(found, Console())
     raise typer.Exit(0 if found.ok else 1)
 
 
+def _writable(path: Path | None) -> None:
+    """Refuse a target that the report could not be written to, before the work is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise _wrong("--json", f"{path} is a folder; pass the path of a file")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise _wrong("--json", f"{path} is in a folder that does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise _wrong("--json", f"{path} is in a folder that can't be written to; pass another")
+
+
 def _frameworks(names: str | None) -> list[Framework]:
     """Those asked for, which have to be installed; all that are installed if none is named."""
     if names is None:
         installed = [framework for framework in FRAMEWORKS.values() if not framework.missing]
+        for framework in FRAMEWORKS.values():
+            if framework.missing:
+                missing = ", ".join(framework.missing)
+                typer.echo(f"{framework.name} left out: {missing} is not installed", err=True)
         if not installed:
             raise _wrong("--frameworks", 'none is installed; pip install "cbam[all]"')
         return installed
@@ -146,7 +165,7 @@ def _wrong(option: str, message: str) -> typer.BadParameter:
 
 
 @contextlib.contextmanager
-def _progress(frameworks: Sequence[Framework], plans: Sequence[Plan]) -> Iterator:
+def _progress(plans_of: Mapping[str, Sequence[Plan]]) -> Iterator[Callable[[str], None]]:
     """A bar for each framework on a terminal, nothing in a pipe."""
     console = Console(stderr=True)
     columns = (
@@ -158,10 +177,5 @@ def _progress(frameworks: Sequence[Framework], plans: Sequence[Plan]) -> Iterato
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        tasks = {f.name: bar.add_task(f.name, total=len(plans)) for f in frameworks}
+        tasks = {name: bar.add_task(name, total=len(plans)) for name, plans in plans_of.items()}
         yield lambda name: bar.advance(tasks[name])
-
-
-def main() -> None:
-    """The entry point of the command `cbam`."""
-    app()

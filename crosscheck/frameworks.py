@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +30,7 @@ class Framework:
         library: the array library that the package computes with.
         compiled: whether `evaluate` is asked to compile the block.
         slow: whether a pass takes seconds, so that `cbam check` without --full runs a selection.
+        needs_compiler: whether it compiles C++ while it runs.
         environment: variables that its process needs.
     """
 
@@ -38,12 +41,20 @@ class Framework:
     library: Library
     compiled: bool = False
     slow: bool = False
+    needs_compiler: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
-        """The required modules that are not installed (found without importing them)."""
-        return [name for name in self.requires if importlib.util.find_spec(name) is None]
+        """What is not installed of what it needs (found without importing anything)."""
+        missing = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        if self.needs_compiler and not any(map(shutil.which, _compilers())):
+            missing.append("a C++ compiler")
+        return missing
+
+
+def _compilers() -> list[str]:
+    return [os.environ.get("CXX", "g++"), "g++", "clang++", "cl"]
 
 
 _TORCH = Library("torch:Tensor.detach", "torch:as_tensor")
@@ -54,7 +65,14 @@ _JAX = Library("jax.lax:stop_gradient", "jax.numpy:asarray")
 
 def _torch(name: str, *, compiled: bool) -> Framework:
     return Framework(
-        name, "cbam_torch", ("torch",), "torch", _TORCH, compiled=compiled, slow=compiled
+        name,
+        "cbam_torch",
+        ("torch",),
+        "torch",
+        _TORCH,
+        compiled=compiled,
+        slow=compiled,
+        needs_compiler=compiled,
     )
 
 

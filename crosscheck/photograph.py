@@ -28,6 +28,8 @@ def load(path: Path | None = None) -> np.ndarray:
             picture = io.imread(path)
         except (OSError, ValueError, SyntaxError) as error:
             raise ValueError(f"--image {path} is not a readable picture ({error})") from error
+    if picture.ndim == 3 and picture.shape[2] == 2:
+        picture = picture[:, :, 0]  # grey with an alpha channel
     if picture.ndim == 2:
         picture = color.gray2rgb(picture)
     if picture.ndim != 3 or picture.shape[2] < 3:

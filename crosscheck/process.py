@@ -15,7 +15,11 @@ from crosscheck.frameworks import Framework
 
 
 class RefusedError(RuntimeError):
-    """A framework can't run as it was asked to: no such device, or a worker that died."""
+    """A framework sees no such device as was asked for."""
+
+
+class CrashedError(RuntimeError):
+    """The process of a framework ended before it had run all passes."""
 
 
 class Process:
@@ -33,6 +37,7 @@ class Process:
         if self.stopped:
             return
         name = self.framework.name
+        missing = set(self.jobs)
         jobs, log = self.folder / f"{name}.jobs", self.folder / f"{name}.log"
         jobs.write_text("".join(f"{job}\n" for job in self.jobs))
         with jobs.open() as listed, log.open("w") as errors:
@@ -50,9 +55,10 @@ class Process:
             if word == "refused":
                 raise RefusedError(f"{name}: {rest}")
             if word == "job":
+                missing.remove(rest)
                 yield (rest, *self._read(rest))
-        if self.process.wait() and not self.stopped:
-            raise RefusedError(f"{name}: its process ended early\n{_tail(log)}")
+        if (self.process.wait() or missing) and not self.stopped:
+            raise CrashedError(f"{name}: its process ended early\n{_tail(log)}")
 
     def _environment(self) -> dict[str, str]:
         # The maps are small, and several processes run side by side: one thread for each is best.
@@ -61,9 +67,13 @@ class Process:
             "TF_NUM_INTRAOP_THREADS": "1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
-        hidden = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-        hidden = hidden if self.device == "cpu" else {}
-        return os.environ | threads | hidden | dict(self.framework.environment)
+        device = (
+            {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+            if self.device == "cpu"
+            # Several processes share one GPU, so none takes all of its memory in advance.
+            else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        )
+        return os.environ | threads | device | dict(self.framework.environment)
 
     def _read(self, job: str) -> tuple[dict, dict]:
         path = self.folder / self.framework.name / job

@@ -77,7 +77,7 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether every quantity is equal, or, where a fault was planted, every fault caught."""
-        return bool(self.rows) and all(row.comparison.ok != bool(row.fault) for row in self.rows)
+        return bool(self.rows) and all(row.ok for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -108,9 +108,12 @@ def versions() -> dict[str, str]:
 
 def write_json(report: Report, path: Path) -> None:
     """Write the report, whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
-    os.replace(beside, path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _finite(value: float) -> float | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -94,19 +95,22 @@ def run(job: Job, framework: Framework, device: str) -> tuple[dict[str, np.ndarr
 
 
 def main(name: str, folder: Path, device: str) -> None:
+    # What a library prints goes to standard error; the protocol has standard output for itself.
+    protocol = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     framework = FRAMEWORKS[name]
     results = folder / name
     results.mkdir()
     try:
         importlib.import_module(f"{framework.package}.evaluate").prepare(device)
     except RuntimeError as error:
-        print("refused", error, flush=True)
+        print("refused", error, file=protocol, flush=True)
         return
     for job in sys.stdin.read().split():
         arrays, facts = run(Job.read(folder / "jobs" / job), framework, device)
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         safetensors.numpy.save_file(contiguous, results / job, {"facts": json.dumps(facts)})
-        print("job", job, flush=True)
+        print("job", job, file=protocol, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None:
-    inside = "frameworks" in collection_path.parts
+    inside = "frameworks" in collection_path.relative_to(config.rootpath).parts
     name = config.getoption("--framework")
     if inside and not name:
         return True

@@ -129,7 +129,7 @@ def read(name: str) -> Recorded:
     if name == "luuuyi_basicblock":
         return _read_residual_block()
     spec, names = CASES[name]
-    data = _load(name)
+    data = load(name)
     is_float64 = data["eval_output"].dtype == np.float64
     image = _channels_last if is_float64 else same
 
@@ -160,7 +160,7 @@ def _read_residual_block() -> Recorded:
     to the attention's own. Where the last relu cut the output off, its value is not recorded: NaN
     in `outputs`, 0 in the cotangent. The gradients recorded are those of the training pass.
     """
-    data = _load("luuuyi_basicblock")
+    data = load("luuuyi_basicblock")
     x = _channels_last(data["input"]).astype(np.float64)
     before = _before_the_attention(data, x)
     output = _channels_last(data["train_output"])
@@ -193,7 +193,7 @@ def _conv3x3(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.einsum("nhwcij,ijco->nhwo", windows, kernel, optimize=True)
 
 
-def _load(name: str) -> dict[str, np.ndarray]:
+def load(name: str) -> dict[str, np.ndarray]:
     with np.load(FOLDER / f"{name}.npz") as file:
         return dict(file)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from crosscheck.faults import FAULTS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
@@ -26,6 +28,15 @@ def test_example_runs(name, code, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{code}\n{done.stderr[-2000:]}"
+
+
+def test_no_placeholder_is_left():
+    for page in PAGES:
+        assert not re.search(r"\b[A-Z]+_[A-Z]+\b(?<!KERAS_BACKEND)", page.read_text()), page.name
+
+
+def test_the_number_of_faults_is_the_one_that_is_told():
+    assert f"plants {len(FAULTS)} faults" in (ROOT / "README.md").read_text()
 
 
 def test_the_pages_name_only_what_exists():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 # What a package imports itself; what that loads in turn (TensorFlow loads Keras and JAX) is not
 # this project's doing, and does not count.
@@ -42,6 +46,32 @@ import {package}
 print(*sorted({FRAMEWORKS} & (set(sys.modules) - before)))
 """
     assert _python(code, KERAS_BACKEND=backend) == ""
+
+
+@pytest.mark.parametrize("package", [name for name in OWN if name.startswith("cbam_")])
+def test_its_files_import_nothing_else(package):
+    """By the source, since TensorFlow, say, loads Keras and JAX itself and would hide an import."""
+    folder = ROOT / package.replace(".", "/")
+    allowed = {
+        "numpy",
+        "safetensors",
+        "cbam_core",
+        package.partition(".")[0],
+        *sys.stdlib_module_names,
+    }
+    allowed |= {module.partition(".")[0] for module in OWN[package]}
+    for path in folder.rglob("*.py"):
+        # Keras leaves gradients and devices to its backends, so that one file asks them.
+        backends = (
+            {"tensorflow", "torch", "jax"}
+            if path.parts[-2:] == ("cbam_keras", "evaluate.py")
+            else set()
+        )
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.partition(".")[0] in allowed | backends, f"{path.name}: {name}"
 
 
 def test_the_core_needs_numpy_and_safetensors_alone():

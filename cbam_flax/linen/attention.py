@@ -17,6 +17,7 @@ linen's arguments are fields, so `module.gate` is the name of the function, and 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import KW_ONLY
 from typing import Any
 
 import flax.linen as nn
@@ -57,6 +58,7 @@ class ChannelAttention(nn.Module):
     """
 
     channels: int
+    _: KW_ONLY
     reduction: int = 16
     hidden: int | None = None
     mlp_bias: bool = False
@@ -116,6 +118,9 @@ class ChannelAttention(nn.Module):
         x = jnp.asarray(x, self.dtype)
         return (self.gate_of(x) * x).astype(x.dtype)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order')})"
+
 
 class SpatialAttention(nn.Module):
     """y = Ms(x) * x with Ms = gate( conv_kxk [avg over channels ; max over channels] ), eq. (3).
@@ -146,6 +151,7 @@ class SpatialAttention(nn.Module):
     """
 
     channels: int
+    _: KW_ONLY
     kernel_size: int = 7
     spatial_bias: bool = False
     spatial_norm: bool = False
@@ -217,7 +223,9 @@ class SpatialAttention(nn.Module):
             self.is_initializing()
             or nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         )
-        check_input(self.spec, x.shape, x.dtype, channel_axis=-1, batch_statistics=batch_statistics)
+        # A batch that other devices share may be a single position on this one.
+        alone = batch_statistics and self.axis_name is None
+        check_input(self.spec, x.shape, x.dtype, channel_axis=-1, batch_statistics=alone)
         logits = self.conv(self.descriptor(ops.at_least_float32(x)))
         if self.spec.spatial_norm:
             logits = self.norm(logits, use_running_average=not batch_statistics)
@@ -226,6 +234,9 @@ class SpatialAttention(nn.Module):
     def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
         x = jnp.asarray(x, self.dtype)
         return (self.gate_of(x, use_running_average=use_running_average) * x).astype(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order')})"
 
 
 class CBAM(nn.Module):
@@ -261,6 +272,7 @@ class CBAM(nn.Module):
     """
 
     channels: int
+    _: KW_ONLY
     reduction: int = 16
     hidden: int | None = None
     mlp_bias: bool = False
@@ -331,6 +343,9 @@ class CBAM(nn.Module):
         y = self.refine(ops.at_least_float32(x), use_running_average)
         return (x + y if self.spec.residual else y).astype(x.dtype)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments()})"
+
 
 class SqueezeExcitation(ChannelAttention):
     """x' = gate( MLP(avg over space) ) * x, the special case of a channel gate with one pool.
@@ -361,3 +376,6 @@ class SqueezeExcitation(ChannelAttention):
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
         """The block of a `spec` that is squeeze-and-excitation; `options` as for any gate."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"

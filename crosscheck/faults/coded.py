@@ -78,7 +78,11 @@ def _winner_takes_all(target: Target, right: Any, x: Any, axes: Any) -> Any:
 
 
 def _count(x: Any, axes: Any) -> int:
-    return math.prod(x.shape[axis] for axis in axes)
+    # A loop, since torch.compile does not trace a generator.
+    count = 1
+    for axis in axes:
+        count *= x.shape[axis]
+    return count
 
 
 def _relu(x: Any) -> Any:

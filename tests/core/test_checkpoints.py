@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -90,10 +91,64 @@ def test_a_foreign_safetensors_file_is_named_as_such(tmp_path):
     safetensors.numpy.save_file({"x": np.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="has cbam_format=None in its metadata, expected '1'"):
         cbam_core.read(path)
+    safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1"})
+    with pytest.raises(CheckpointError, match="its metadata has no spec, which is a JSON object"):
+        cbam_core.read(path)
+    huge = json.dumps({"channels": 8, "norm_eps": 10**400})
+    safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1", "spec": huge})
+    with pytest.raises(CheckpointError, match="norm_eps=inf is not finite"):
+        cbam_core.read(path)
     nested = json.dumps({"channels": 8, "channel_pools": []})
     safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1", "spec": nested})
     with pytest.raises(CheckpointError, match=r"channel_pools=\(\) is empty"):
         cbam_core.read(path)
+
+
+def test_a_dtype_that_numpy_lacks_is_a_checkpoint_error(tmp_path):
+    header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "f8.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(CheckpointError, match="is not a readable safetensors file"):
+        cbam_core.read(path)
+
+
+def test_a_folder_is_a_checkpoint_error(tmp_path):
+    with pytest.raises(CheckpointError, match="is no file; pass the path of a safetensors file"):
+        cbam_core.read(tmp_path)
+
+
+def test_a_new_file_is_readable_by_others_and_an_old_one_keeps_its_mode(tmp_path):
+    path, spec = tmp_path / "a.safetensors", CBAMSpec(8)
+    umask = os.umask(0o022)
+    try:
+        cbam_core.write(path, cbam_core.initial_weights(spec), spec)
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o640)
+    cbam_core.write(path, cbam_core.initial_weights(spec), spec)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_big_endian_and_bfloat16_arrays_are_written_as_numpy_reads_them(tmp_path):
+    spec = CBAMSpec(8, order="channel")
+    weights = cbam_core.initial_weights(spec)
+    swapped = {name: array.astype(">f4") for name, array in weights.items()}
+    cbam_core.write(tmp_path / "a.safetensors", swapped, spec)
+    found = cbam_core.read(tmp_path / "a.safetensors").weights
+    assert all(found[name].tobytes() == weights[name].tobytes() for name in weights)
+    bfloat16 = ml_dtypes.bfloat16
+    rounded = {name: array.astype(bfloat16) for name, array in weights.items()}
+    cbam_core.write(tmp_path / "a.safetensors", rounded, spec)
+    found = cbam_core.read(tmp_path / "a.safetensors").weights
+    assert all(np.array_equal(found[n], rounded[n].astype(np.float32)) for n in weights)
+
+
+def test_long_doubles_are_refused(tmp_path):
+    spec = CBAMSpec(8, order="channel")
+    weights = {n: w.astype(np.longdouble) for n, w in cbam_core.initial_weights(spec).items()}
+    with pytest.raises(ValueError, match=r"of another dtype: channel\.reduce\.kernel has"):
+        cbam_core.write(tmp_path / "a.safetensors", weights, spec)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):

@@ -148,6 +148,16 @@ def test_samples_and_positions_are_independent_as_they_should_be(seed, name, mir
         np.testing.assert_allclose(flipped[:, ::-1], whole, rtol=1e-10)
 
 
+def test_the_order_of_the_weights_does_not_matter():
+    spec = CBAMSpec.preset("official", 8, hidden=2)
+    weights, x = specs.weights(spec), specs.feature_map(spec)
+    turned = dict(reversed(weights.items()))
+    for training in (False, True):
+        steps = [reference.run(spec, w, x, training=training) for w in (weights, turned)]
+        assert steps[0].output.tobytes() == steps[1].output.tobytes()
+        assert steps[0].statistics == steps[1].statistics
+
+
 def test_nan_and_infinity_pass():
     spec = CBAMSpec(4, hidden=2)
     weights = specs.weights(spec)

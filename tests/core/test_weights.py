@@ -70,7 +70,8 @@ def test_one_error_lists_all_that_is_wrong():
         "  missing: spatial.conv.kernel (7, 7, 2, 1)\n"
         "  unexpected: channel.reduce.bias (2,)\n"
         "  misshaped: channel.reduce.kernel has shape (2, 8), expected (8, 2)\n"
-        "  not floating-point: channel.expand.kernel has dtype int64\n"
+        "  of another dtype: channel.expand.kernel has int64, "
+        "expected float64, float32, float16, bfloat16\n"
         "pass exactly the names and shapes of cbam_core.weight_shapes(spec)"
     )
 

@@ -12,7 +12,8 @@ from crosscheck.cases import default_cases
 from crosscheck.check import LIMITS, check, plan, plan_faults
 from crosscheck.faults import FAULTS, Pass
 from crosscheck.frameworks import FRAMEWORKS
-from crosscheck.process import RefusedError
+from crosscheck.process import CrashedError
+from crosscheck.report import Report
 
 TORCH = FRAMEWORKS["torch"]
 
@@ -41,7 +42,7 @@ def test_every_fault_names_a_case_and_changes_something(cases):
 
 
 def test_a_sound_implementation_is_green_and_a_faulty_one_red(cases):
-    report = check([TORCH], plan_faults(cases))
+    report = check([TORCH], {"torch": plan_faults(cases)})
     faulty = [row for row in report.rows if row.fault]
     assert {row.fault for row in faulty} == set(FAULTS)
     assert [row.fault for row in faulty if not row.caught] == []
@@ -63,6 +64,7 @@ def test_a_crash_in_a_fault_does_not_count_as_caught():
     judge = checks._Judge({"0": one})
     rows = judge("torch", "0", {}, {"error": "TypeError: boom"})
     assert [(row.caught, row.ok) for row in rows] == [(False, False)]
+    assert not Report("cpu", rows).ok
     assert "boom" in rows[0].comparison.reason
 
 
@@ -83,10 +85,21 @@ def test_the_limits_are_the_promised_ones():
 
 def test_a_process_that_dies_is_an_error_and_stops_the_others(cases):
     dead = dataclasses.replace(TORCH, name="no-such-framework")
-    with pytest.raises(RefusedError, match="no-such-framework: its process ended early") as caught:
-        check([TORCH, dead], plan(cases, ["float64"] * 20, ["eval"]))
+    plans = plan(cases, ["float64"] * 20, ["eval"])
+    with pytest.raises(CrashedError, match="no-such-framework: its process ended early") as caught:
+        check([TORCH, dead], {"torch": plans, dead.name: plans[:1]})
     assert "KeyError: 'no-such-framework'" in str(caught.value)
 
 
+def test_a_process_that_leaves_passes_out_is_an_error(monkeypatch, cases, tmp_path):
+    silent = tmp_path / "crosscheck"
+    silent.mkdir()
+    (silent / "__init__.py").write_text("")
+    (silent / "worker.py").write_text("print('noise job 00000')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CrashedError, match="torch: its process ended early"):
+        check([TORCH], {"torch": plan(cases[:1], ["float64"], ["eval"])})
+
+
 def test_an_empty_report_is_not_green():
-    assert not check([], []).ok
+    assert not check([], {}).ok

@@ -53,6 +53,8 @@ def test_a_check_writes_the_table_and_the_json(tmp_path):
         (["--device", "tpu"], "'tpu' is unknown; choose from cpu, gpu"),
         (["--image", "none.png"], "--image none.png is not a readable picture"),
         (["--json", "no/such/folder.json"], "is in a folder that does not exist; create it first"),
+        (["--json", "."], ". is a folder; pass the path of a file"),
+        (["--faults", "--dtype", "float32"], "each fault has its own case, dtype and mode"),
         (["--processes", "0"], "Input should be greater than or equal to 1"),
     ],
 )
@@ -67,8 +69,8 @@ def test_a_framework_that_is_asked_for_and_absent_is_an_error(tmp_path):
     code = (
         "import importlib.util as u, sys; find = u.find_spec;"
         "u.find_spec = lambda name, *a: None if name == 'flax' else find(name, *a);"
-        "from crosscheck.cli import main; sys.argv = ['cbam', 'check', '--frameworks', 'flax'];"
-        "main()"
+        "from crosscheck.__main__ import main;"
+        "sys.argv = ['cbam', 'check', '--frameworks', 'flax']; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
@@ -80,7 +82,14 @@ def test_without_a_gpu_it_says_so():
     done = cbam("check", "--frameworks", "torch", "--device", "gpu", CUDA_VISIBLE_DEVICES="-1")
     assert done.returncode == 2
     words = " ".join(done.stderr.replace("│", " ").split())
-    assert "torch: torch sees no GPU here; run with --device cpu" in words
+    assert "Invalid value for --device: torch: torch sees no GPU here; run with" in words
+
+
+def test_without_typer_it_says_what_to_install():
+    code = "import sys; sys.modules['typer'] = None;from crosscheck.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert 'the command cbam needs typer, which is not installed; pip install "cbam[' in done.stderr
 
 
 def test_help_has_examples_and_exit_codes():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from crosscheck.cases import default_cases
-from crosscheck.check import check, plan, plan_faults
+from crosscheck.cases import MODES, SELECTION, default_cases
+from crosscheck.check import check, plan, plan_faults, select
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS
+from crosscheck.process import RefusedError
 
 # tests/crosscheck/test_check.py has torch itself.
 OTHERS = [name for name in FRAMEWORKS if name != "torch"]
@@ -22,18 +23,35 @@ def test_the_registry_is_complete():
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_equal(name, dtype):
-    plans = plan(default_cases(), [dtype], ["eval", "train"])
-    report = check([FRAMEWORKS[name]], plans, spare_slow=True)
+def test_equal(name):
+    framework = FRAMEWORKS[name]
+    plans = select(plan(default_cases(), ["float64"], MODES), framework)
+    report = check([framework], {name: plans})
     assert [f"{r.case} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
+    assert report.ok
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_equal_in_lesser_precision(name):
+    selected = [case for case in default_cases() if case.name in SELECTION]
+    plans = plan(selected, ["float32", "bfloat16", "float16"], MODES)
+    report = check([FRAMEWORKS[name]], {name: plans})
+    assert [f"{r.case} {r.dtype} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
     assert report.ok
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_fault_is_caught(name):
-    report = check([FRAMEWORKS[name]], plan_faults(default_cases()))
+    report = check([FRAMEWORKS[name]], {name: plan_faults(default_cases())})
     faulty = [row for row in report.rows if row.fault]
     assert {row.fault for row in faulty} == set(FAULTS)
     assert [f"{r.fault}: {r.comparison}" for r in faulty if not r.caught] == []
     assert [str(r.comparison) for r in report.rows if not r.ok] == []
+    assert report.ok
+
+
+@pytest.mark.parametrize("name", ["tf", "keras-jax", "keras-tensorflow", "flax", "linen"])
+def test_without_a_gpu_a_framework_is_refused(name):
+    plans = plan(default_cases()[:1], ["float32"], ["eval"])
+    with pytest.raises(RefusedError, match=f"{name}: .* sees no GPU here; run with --device cpu"):
+        check([FRAMEWORKS[name]], {name: plans}, device="gpu")
