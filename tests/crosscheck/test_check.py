@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from crosscheck import check as checks
-from crosscheck.cases import default_cases
-from crosscheck.check import LIMITS, check, plan, plan_faults
+from crosscheck.cases import SELECTION, default_cases
+from crosscheck.check import LIMITS, check, plan, plan_faults, select
 from crosscheck.faults import FAULTS, Pass
 from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.process import CrashedError
@@ -55,6 +55,17 @@ def test_training_is_planned_where_it_differs(cases):
     trained = {one.case.name for one in plans if one.mode == "train"}
     assert trained == {case.name for case in cases if case.has_modes}
     assert len(plan(cases, ["float64"], ["train"])) == len(cases)
+
+
+def test_what_is_not_full_spares_time_and_leaves_no_case_out(cases):
+    plans = plan(cases, ["float64"], ["eval", "train"])
+    selected = select(plans, TORCH)
+    assert len(selected) < len(plans)
+    assert {one.case.name for one in selected} == {case.name for case in cases}
+    evaluated = plan(cases, ["float64"], ["eval"])
+    assert select(evaluated, TORCH) == evaluated
+    slow = select(plans, FRAMEWORKS["torch-compile"])
+    assert {one.case.name for one in slow} == SELECTION
 
 
 def test_a_crash_in_a_fault_does_not_count_as_caught():
