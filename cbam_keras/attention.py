@@ -388,7 +388,7 @@ class SqueezeExcitation(ChannelAttention):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a `spec` that is squeeze-and-excitation; `options` as for a CBAM."""
+        """The block of a squeeze-and-excitation `spec`; options as for a channel gate."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def get_config(self) -> dict[str, Any]:

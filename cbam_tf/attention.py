@@ -358,7 +358,7 @@ class SqueezeExcitation(ChannelAttention):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a `spec` that is squeeze-and-excitation; `options` as for a CBAM."""
+        """The block of a squeeze-and-excitation `spec`; options: data_format, dtype, name."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:

@@ -337,7 +337,7 @@ class SqueezeExcitation(ChannelAttention):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a `spec` that is squeeze-and-excitation; `options` are device and dtype."""
+        """The block of a squeeze-and-excitation `spec`; options: device and dtype."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:

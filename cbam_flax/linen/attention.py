@@ -374,7 +374,7 @@ class SqueezeExcitation(ChannelAttention):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a `spec` that is squeeze-and-excitation; `options` as for any gate."""
+        """The block of a squeeze-and-excitation `spec`; options: dtype and param_dtype."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:

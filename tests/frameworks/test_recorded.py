@@ -28,6 +28,16 @@ def test_reproduces(framework, name):
     assert_equal({n: arrays[n] for n in case.statistics}, case.statistics, case.limit)
 
 
+def test_the_gradient_into_a_residual_block_is_the_recorded_one(framework):
+    """What the attention hands back sums to the recorded gradient of the bias in front of it."""
+    case, data = recorded.read("luuuyi_basicblock"), recorded.load("luuuyi_basicblock")
+    arrays, _ = framework.evaluate(
+        case.spec, case.weights, case.x, case.cotangent, dtype="float64", training=True
+    )
+    found = arrays["grad:input"].sum((0, 1, 2))
+    assert_equal({"bn2.bias": found}, {"bn2.bias": data["grad/bn2.bias"]}, 1e-12)
+
+
 def test_all_that_was_recorded_is_compared():
     for name in recorded.CASES:
         case, data = recorded.read(name), recorded.load(name)
