@@ -44,6 +44,16 @@ class Step:
     gates: dict[str, Array]
     pullback: Callable[[Array], tuple[Array, Gradients]]
 
+    def quantities(self, cotangent: Array) -> dict[str, Array]:
+        """All that the pass gives for the loss sum(output * cotangent), as `evaluate` names it.
+
+        That is "output", "grad:input", "grad:NAME" of each weight and "state:NAME" of each statistic.
+        """
+        dx, gradients = self.pullback(cotangent)
+        named = {f"grad:{name}": gradient for name, gradient in gradients.items()}
+        named |= {f"state:{name}": statistic for name, statistic in self.statistics.items()}
+        return {"output": self.output, "grad:input": dx, **named}
+
 
 def run(spec: CBAMSpec, weights: Weights, x: Array, *, training: bool = False) -> Step:
     """The block of `spec` with canonical `weights`, applied to x (N, *S, C).

@@ -52,10 +52,7 @@ class Plan:
         """The reference's arrays, under the names that `evaluate` uses."""
         case = self.case
         step = reference.run(case.spec, case.weights, case.x, training=self.mode == "train")
-        dx, gradients = step.pullback(case.cotangent)
-        arrays = {"output": step.output, "grad:input": dx}
-        arrays |= {f"grad:{name}": array for name, array in gradients.items()}
-        return arrays | {f"state:{name}": array for name, array in step.statistics.items()}
+        return step.quantities(case.cotangent)
 
 
 def plan(cases: Iterable[Case], dtypes: Sequence[str], modes: Sequence[str]) -> list[Plan]:
