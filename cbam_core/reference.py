@@ -47,7 +47,7 @@ class Step:
     def quantities(self, cotangent: Array) -> dict[str, Array]:
         """All that the pass gives for the loss sum(output * cotangent), as `evaluate` names it.
 
-        That is "output", "grad:input", "grad:NAME" of each weight and "state:NAME" of each statistic.
+        "output", "grad:input", "grad:NAME" of each weight and "state:NAME" of each statistic.
         """
         dx, gradients = self.pullback(cotangent)
         named = {f"grad:{name}": gradient for name, gradient in gradients.items()}
