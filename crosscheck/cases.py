@@ -61,19 +61,16 @@ def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
     return np.where(np.isfinite(array), rounded.view(np.float32), array).astype(np.float64)
 
 
-# Cases for a framework that takes seconds for each: the photograph, and one of each kind.
+# Cases for a framework that runs a selection: the photograph, and one of each kind.
 SELECTION = frozenset(
     [
         "official-photo",
-        "paper-photo",
         "keras-relu",
         "identity-relu",
         "timm_light-relu",
         "official-one-position",
         "all-pools-avg-max-lp-lse-relu",
-        "all-conv-descriptor-relu",
         "all-parallel-relu",
-        "all-rank1-relu",
         "all-rank3-relu",
     ]
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cbam_core import reference
+from cbam_core import PRESETS, reference
 from crosscheck.cases import SELECTION, Case
 from crosscheck.compare import Comparison, compare_pass
 from crosscheck.faults import FAULTS, Fault
@@ -70,19 +70,22 @@ def plan(cases: Iterable[Case], dtypes: Sequence[str], modes: Sequence[str]) -> 
 def select(plans: Sequence[Plan], framework: Framework) -> Sequence[Plan]:
     """Of `plans` what a check that is not full asks of `framework`.
 
-    A slow one runs a few cases. The variations of a single field, of which there are many, run in
-    training alone where both modes are planned: there is more that can go wrong.
+    A framework of which a sample is enough runs a few cases. Where both modes are planned, all but
+    the presets run in training alone: there is more that can go wrong.
     """
-    if framework.slow:
+    if framework.sample:
         plans = [one for one in plans if one.case.name in SELECTION]
     trained = {(one.case.name, one.dtype) for one in plans if one.mode == "train"}
     return [
         one
         for one in plans
         if one.mode == "train"
-        or not one.case.name.startswith("all-")
+        or one.case.name in _PRESET_CASES
         or (one.case.name, one.dtype) not in trained
     ]
+
+
+_PRESET_CASES = frozenset([*(f"{name}-relu" for name in PRESETS), "official-photo"])
 
 
 def plan_faults(cases: Iterable[Case]) -> list[Plan]:

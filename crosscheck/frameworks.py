@@ -29,7 +29,8 @@ class Framework:
         extra: the extra of this project that installs them.
         library: the array library that the package computes with.
         compiled: whether `evaluate` is asked to compile the block.
-        slow: whether a pass takes seconds, so that `cbam check` without --full runs a selection.
+        sample: whether `cbam check` without --full runs a few cases only, because a pass takes
+            seconds or the code is for the most part that of another framework.
         needs_compiler: whether it compiles C++ while it runs.
         environment: variables that its process needs.
     """
@@ -40,7 +41,7 @@ class Framework:
     extra: str
     library: Library
     compiled: bool = False
-    slow: bool = False
+    sample: bool = False
     needs_compiler: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -71,7 +72,7 @@ def _torch(name: str, *, compiled: bool) -> Framework:
         "torch",
         _TORCH,
         compiled=compiled,
-        slow=compiled,
+        sample=compiled,
         needs_compiler=compiled,
     )
 
@@ -91,8 +92,8 @@ def _keras(backend: str, *, module: str, extra: str) -> Framework:
     )
 
 
-def _flax(name: str, package: str) -> Framework:
-    return Framework(name, package, ("jax", "flax"), "flax", _JAX)
+def _flax(name: str, package: str, *, sample: bool) -> Framework:
+    return Framework(name, package, ("jax", "flax"), "flax", _JAX, sample=sample)
 
 
 FRAMEWORKS = {
@@ -105,7 +106,7 @@ FRAMEWORKS = {
         _keras("tensorflow", module="tensorflow", extra="tf"),
         _keras("jax", module="jax", extra="flax"),
         _keras("torch", module="torch", extra="torch"),
-        _flax("flax", "cbam_flax"),
-        _flax("linen", "cbam_flax.linen"),
+        _flax("flax", "cbam_flax", sample=False),
+        _flax("linen", "cbam_flax.linen", sample=True),
     )
 }

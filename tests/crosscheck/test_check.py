@@ -64,8 +64,8 @@ def test_what_is_not_full_spares_time_and_leaves_no_case_out(cases):
     assert {one.case.name for one in selected} == {case.name for case in cases}
     evaluated = plan(cases, ["float64"], ["eval"])
     assert select(evaluated, TORCH) == evaluated
-    slow = select(plans, FRAMEWORKS["torch-compile"])
-    assert {one.case.name for one in slow} == SELECTION
+    sampled = select(plans, FRAMEWORKS["torch-compile"])
+    assert {one.case.name for one in sampled} == SELECTION
 
 
 def test_a_crash_in_a_fault_does_not_count_as_caught():

@@ -25,7 +25,8 @@ def test_the_registry_is_complete():
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_equal(name):
     framework = FRAMEWORKS[name]
-    plans = select(plan(default_cases(), ["float64"], MODES), framework)
+    plans = plan(default_cases(), ["float64"], MODES)
+    plans = select(plans, framework) if framework.needs_compiler else plans
     report = check([framework], {name: plans})
     assert [f"{r.case} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
     assert report.ok
