@@ -7,8 +7,12 @@
 """
 
 from cbam_core import reference
-from cbam_core.checkpoints import Checkpoint, CheckpointError, read, write
+from cbam_core.blocks import Block
+from cbam_core.checkpoints import Checkpoint, read, write
+from cbam_core.contents import CheckpointError
+from cbam_core.conversion import Conversion, convert
 from cbam_core.costs import flops, parameters
+from cbam_core.dialects import DIALECTS
 from cbam_core.initial import SCHEMES, initial_weights
 from cbam_core.inputs import check_input
 from cbam_core.spec import PRESETS, CBAMSpec
@@ -21,15 +25,19 @@ from cbam_core.weights import (
 )
 
 __all__ = [
+    "DIALECTS",
     "PRESETS",
     "SCHEMES",
     "STATISTICS",
+    "Block",
     "CBAMSpec",
     "Checkpoint",
     "CheckpointError",
+    "Conversion",
     "as_canonical",
     "check_input",
     "check_weights",
+    "convert",
     "flops",
     "initial_weights",
     "parameters",

@@ -1,39 +1,113 @@
-"""Weight files: canonical weights and their spec as one safetensors file."""
+"""Weight files: what a file holds as CBAMs, whoever wrote it, and canonical files of our own."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from cbam_core import blocks, containers
+from cbam_core.blocks import Block
+from cbam_core.contents import CheckpointError, Contents
+from cbam_core.dialects import DIALECTS, Dialect
 from cbam_core.spec import CBAMSpec
-from cbam_core.weights import as_canonical, check_weights
+from cbam_core.weights import as_canonical, check_weights, weight_shapes
 
 FORMAT = "1"
 
 
-class CheckpointError(ValueError):
-    """A file that holds no readable CBAM: the path, and why."""
-
-    def __init__(self, path: os.PathLike[str] | str, reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
-        self.path, self.reason = Path(path), reason
-
-
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a weight file held: the dialect it was written in, the spec, canonical weights."""
+    """What a weight file holds.
 
-    dialect: str
-    spec: CBAMSpec
-    weights: dict[str, np.ndarray]
+    Attributes:
+        blocks: path in the model -> the CBAM or squeeze-and-excitation block that stands there; a
+            block that is all of the file has the path "".
+        rest: name in the file -> array, of all that belongs to no block.
+        facts: what stands beside the arrays ("epoch", "arch").
+        lookalikes: path -> the dialect of what looks like a CBAM and is not the paper's.
+    """
+
+    path: str
+    blocks: Mapping[str, Block]
+    rest: Mapping[str, np.ndarray] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    lookalikes: Mapping[str, Dialect] = field(default_factory=dict)
+
+    @property
+    def dialect(self) -> str:
+        """The dialect of the blocks; several are joined by commas."""
+        return ", ".join(dict.fromkeys(block.dialect for block in self.blocks.values()))
+
+    @property
+    def spec(self) -> CBAMSpec:
+        """That of the one block; a CheckpointError if there are several."""
+        if len(self.blocks) != 1:
+            raise CheckpointError(
+                self.path,
+                f"holds {len(self.blocks)} blocks ({', '.join(self.blocks)}), each with a spec of "
+                f"its own; take .blocks[path].spec",
+            )
+        return next(iter(self.blocks.values())).spec
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Canonical weights: of the one block under their own names, of several under its path."""
+        if len(self.blocks) == 1:
+            return next(iter(self.blocks.values())).weights
+        return {
+            f"{path}.{name}": array
+            for path, block in self.blocks.items()
+            for name, array in block.weights.items()
+        }
+
+
+def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any) -> Checkpoint:
+    """Read the CBAMs of a weight file, whoever wrote it.
+
+    Args:
+        dialect: the implementation that wrote it, a key of `cbam_core.DIALECTS`; where it is None
+            and several write such names, that is an error which lists them.
+        fields: of the spec, what no array shows and its dialect leaves open, such as
+            channel_pools=("avg", "max", "lp").
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: the library that reads such a file is not installed.
+        ValueError: an unknown dialect or field.
+        CheckpointError: the file is damaged or hostile, or holds no CBAM, or several
+            implementations write such names.
+
+    Example:
+        >>> import tempfile, cbam_core
+        >>> spec = cbam_core.CBAMSpec(64)
+        >>> path = tempfile.mkdtemp() + "/block.safetensors"
+        >>> cbam_core.write(path, cbam_core.initial_weights(spec), spec)
+        >>> found = cbam_core.read(path)
+        >>> found.dialect, found.spec
+        ('canonical', CBAMSpec(64))
+    """
+    if dialect is not None and dialect not in DIALECTS:
+        raise ValueError(f"dialect={dialect!r} is unknown; choose from {', '.join(DIALECTS)}")
+    CBAMSpec(1).replace(**fields)
+    contents = containers.read(path)
+    if "cbam_format" in contents.metadata and dialect in (None, "canonical"):
+        return _canonical(path, contents)
+    names = blocks.unwrap(contents.arrays)
+    try:
+        arrays = {bare: contents.arrays[name] for bare, name in names.items()}
+        found, lookalikes = blocks.find(arrays, dialect, fields)
+    except ValueError as error:
+        raise CheckpointError(path, str(error)) from error
+    if not found:
+        raise CheckpointError(path, _nothing(contents, dialect, lookalikes))
+    taken = {names[n] for b in found.values() for n in (*b.names.values(), *b.counters)}
+    rest = {name: array for name, array in contents.arrays.items() if name not in taken}
+    return Checkpoint(os.fspath(path), found, rest, contents.facts, lookalikes)
 
 
 def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec: CBAMSpec) -> None:
@@ -54,62 +128,59 @@ def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec:
         CBAMSpec(64)
     """
     check_weights(spec, weights)
-    # safetensors writes an array's memory as it lies, so it must lie in row-major order.
-    arrays = {name: np.ascontiguousarray(as_canonical(w)) for name, w in weights.items()}
     metadata = {"cbam_format": FORMAT, "spec": json.dumps(spec.to_dict())}
-    content = safetensors.numpy.save(arrays, metadata)
-    target = Path(path)
-    handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), _permissions(target))
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    except BaseException:
-        os.unlink(beside)
-        raise
+    arrays = {name: as_canonical(array) for name, array in weights.items()}
+    containers.write(path, Contents(arrays, {}, metadata), containers.CONTAINERS["safetensors"])
 
 
-def read(path: os.PathLike[str] | str) -> Checkpoint:
-    """Read a file that `write` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged, or is no canonical CBAM file.
-    """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{os.fspath(path)}: no such file")
-    if not Path(path).is_file():
-        raise CheckpointError(path, "is no file; pass the path of a safetensors file")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(path, f"is not a readable safetensors file ({error})") from error
-    if metadata.get("cbam_format") != FORMAT:
+def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
+    """A file with the spec in its metadata, which leaves nothing to find out."""
+    found = contents.metadata["cbam_format"]
+    if found != FORMAT:
         raise CheckpointError(
-            path,
-            f"has cbam_format={metadata.get('cbam_format')!r} in its metadata, expected "
-            f"{FORMAT!r}; only files written by cbam_core.write are read",
+            path, f"has cbam_format={found!r} in its metadata, expected {FORMAT!r}"
         )
     try:
-        fields = json.loads(metadata.get("spec", "null"))
-        if not isinstance(fields, dict):
-            raise ValueError("its metadata has no spec, which is a JSON object")
-        spec = CBAMSpec.from_dict(fields)
-        check_weights(spec, weights)
+        specs = _specs(contents.metadata)
+        shapes = {
+            name: (path, leaf, shape)
+            for path, spec in specs.items()
+            for leaf, shape in weight_shapes(spec).items()
+            for name in [f"{path}.{leaf}" if path else leaf]
+        }
+        own = {name: array for name, array in contents.arrays.items() if name in shapes}
+        # A file of one block is strict; in a network other layers stand beside the blocks.
+        strict = contents.arrays if "spec" in contents.metadata else own
+        check_weights({name: shape for name, (_, _, shape) in shapes.items()}, strict)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid CBAM: {error}") from error
-    return Checkpoint("canonical", spec, weights)
+    weights: dict[str, dict[str, np.ndarray]] = {place: {} for place in specs}
+    for name, (place, leaf, _) in shapes.items():
+        weights[place][leaf] = own[name]
+    found_blocks = {}
+    for place, spec in specs.items():
+        names = {leaf: f"{place}.{leaf}" if place else leaf for leaf in weights[place]}
+        found_blocks[place] = Block("canonical", spec, weights[place], names, (), ())
+    rest = {name: array for name, array in contents.arrays.items() if name not in own}
+    return Checkpoint(os.fspath(path), found_blocks, rest, contents.facts)
 
 
-def _permissions(target: Path) -> int:
-    """Those of the file that is replaced, or what a new file gets."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
+def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:
+    """Path -> spec, of a canonical file's metadata."""
+    if "specs" in metadata:
+        specs = json.loads(metadata["specs"])
+    else:
+        specs = {"": json.loads(metadata.get("spec", "null"))}
+    if not isinstance(specs, dict) or not all(isinstance(one, dict) for one in specs.values()):
+        raise ValueError("its metadata has no spec, which is a JSON object")
+    return {path: CBAMSpec.from_dict(fields) for path, fields in specs.items()}
+
+
+def _nothing(contents: Contents, dialect: str | None, lookalikes: Mapping[str, Dialect]) -> str:
+    """Why a file has no CBAM."""
+    if lookalikes:
+        path, found = next(iter(lookalikes.items()))
+        return f"holds no CBAM: what stands at {path!r} is {found.about}: {found.lookalike}"
+    names = ", ".join(list(contents.arrays)[:3])
+    kind = f"of the dialect {dialect!r}" if dialect else "in any dialect that this project knows"
+    return f"holds no CBAM {kind}: its {len(contents.arrays)} arrays are called {names}, ..."

@@ -1,0 +1,142 @@
+"""The containers: one file for each kind of weight file, and this list of them.
+
+A container's module has `read(path) -> Contents`, which may assume that `recognise` has named it,
+and, if it can be written, `write(path, contents)`, which fills a file or folder that is renamed to
+the target afterwards. Both raise anything; `read` and `write` here turn it into a CheckpointError.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from cbam_core.atomic import whole_file, whole_folder
+from cbam_core.contents import MAX_ARRAYS, CheckpointError, Contents
+
+
+@dataclass(frozen=True)
+class Container:
+    """One kind of weight file.
+
+    Attributes:
+        name: as `--format` takes it; the name of its module in this package.
+        about: what writes such files.
+        endings: of a target's name; the first that fits decides.
+        dialect: the one that such a file is written in if none is asked for.
+        requires: the module that reads it, with the extra of this project that installs it.
+        apart: whether it is read by a library that a hostile file may crash, in a process of
+            its own.
+        writes: whether it can be written, or else what to do instead.
+        is_folder: whether what is written is a folder.
+    """
+
+    name: str
+    about: str
+    endings: tuple[str, ...]
+    dialect: str = "canonical"
+    requires: tuple[str, str] | None = None
+    apart: bool = False
+    writes: bool | str = True
+    is_folder: bool = False
+
+    def need(self) -> None:
+        """Raise an ImportError that names the extra, if the module is not installed."""
+        if self.requires and importlib.util.find_spec(self.requires[0]) is None:
+            module, extra = self.requires
+            raise ImportError(
+                f"a {self.about} needs {module}, which is not installed; "
+                f'pip install "cbam[{extra}]"'
+            )
+
+
+CONTAINERS = {
+    container.name: container
+    for container in (Container("safetensors", "safetensors file", (".safetensors",)),)
+}
+
+
+def recognise(path: Path) -> Container:
+    """The container of the file or folder at `path`: by its content, and if that is spoiled, by
+    its ending.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    if path.is_dir():
+        raise CheckpointError(path, "is a folder in which no weight file that is known stands")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[8:9] == b"{":
+        return CONTAINERS["safetensors"]
+    for container in CONTAINERS.values():
+        if path.name.endswith(container.endings):
+            return container
+    kinds = ", ".join(container.about for container in CONTAINERS.values())
+    raise CheckpointError(path, f"is no weight file of a kind that is known ({kinds})")
+
+
+def by_name(path: Path) -> Container:
+    """The container that the ending of a target asks for.
+
+    Raises:
+        ValueError: no container has this ending.
+    """
+    for container in CONTAINERS.values():
+        if path.name.endswith(container.endings):
+            return container
+    endings = ", ".join(e for c in CONTAINERS.values() for e in c.endings)
+    raise ValueError(
+        f"{path} has an ending that no container has ({endings}); pass --format, one of "
+        f"{', '.join(CONTAINERS)}"
+    )
+
+
+def read(path: os.PathLike[str] | str) -> Contents:
+    """The arrays of the file or folder at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ImportError: the library that reads it is not installed; the message names the extra.
+        CheckpointError: it is damaged, hostile, or no weight file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    container = recognise(path)
+    container.need()
+    try:
+        contents = _module(container).read(path)
+    except CheckpointError:
+        raise
+    except (Exception, RecursionError, MemoryError) as error:
+        reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        raise CheckpointError(path, f"is not a readable {container.about} ({reason})") from error
+    if len(contents.arrays) > MAX_ARRAYS:
+        raise CheckpointError(
+            path, f"holds {len(contents.arrays)} arrays, more than the {MAX_ARRAYS} that are read"
+        )
+    return contents
+
+
+def write(path: os.PathLike[str] | str, contents: Contents, container: Container) -> None:
+    """Write `contents` whole or not at all.
+
+    Raises:
+        ImportError: the library that writes it is not installed; the message names the extra.
+        FileExistsError: the target is a folder that exists.
+        ValueError: the container can't be written.
+    """
+    container.need()
+    if container.writes is not True:
+        raise ValueError(f"a {container.about} can't be written; {container.writes}")
+    whole = whole_folder if container.is_folder else whole_file
+    with whole(Path(path)) as beside:
+        _module(container).write(beside, contents)
+
+
+def _module(container: Container) -> ModuleType:
+    return importlib.import_module(f"cbam_core.containers.{container.name}")

@@ -1,0 +1,38 @@
+"""What a weight file holds, before anything is known about its CBAMs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# More than any network has, optimizer included; a file that claims more is hostile.
+MAX_ARRAYS = 50_000
+
+
+class CheckpointError(ValueError):
+    """A file that holds no readable CBAM: the path, and why."""
+
+    def __init__(self, path: os.PathLike[str] | str, reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path, self.reason = Path(path), reason
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Named arrays and facts, in the order of the file.
+
+    Attributes:
+        arrays: name -> array. What is nested in the file has its path in front of the name, with
+            slashes: "state_dict/module.conv1.weight", "params/ca/mlp/Conv_0/kernel".
+        facts: name -> a number, text or bool beside the arrays ("epoch", "arch").
+        metadata: what the container itself says about the file, as text.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
