@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def convert(
     fold: bool = False,
     fill: bool = False,
     keep_rest: bool = False,
+    on_step: Callable[[str], None] = lambda step: None,
     **fields: Any,
 ) -> Conversion:
     """Read `source`, write its blocks to `target`, whole or not at all.
@@ -58,6 +59,7 @@ def convert(
             which is exact in evaluation.
         fill: whether biases that the target's dialect always has are written as zeros.
         keep_rest: whether what belongs to no block goes along, under its own names.
+        on_step: called with what is done next, for progress.
         fields: of the source's spec, what no array shows.
 
     Raises:
@@ -69,6 +71,7 @@ def convert(
     name = to or kind.dialect
     if name not in DIALECTS:
         raise ValueError(f"to={name!r} is unknown; choose from {', '.join(DIALECTS)}")
+    on_step(f"reading {os.fspath(source)}")
     found = read(source, dialect, **fields)
     arrays: dict[str, np.ndarray] = {}
     specs: dict[str, CBAMSpec] = {}
@@ -85,6 +88,7 @@ def convert(
         raise CheckpointError(source, f"holds {', '.join(twice)} besides a block of that name")
     metadata = _metadata(specs, alone=not rest) if name == "canonical" else {}
     facts = found.facts if keep_rest else {}
+    on_step(f"writing {os.fspath(target)}")
     containers.write(target, Contents(arrays | rest, facts, metadata), kind)
     dropped = [] if keep_rest else [*found.rest, *found.facts]
     blocks = {path: (block.dialect, specs[path]) for path, block in found.blocks.items()}

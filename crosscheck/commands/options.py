@@ -1,0 +1,66 @@
+"""Options that several commands have: their checks, and the error for a wrong one."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cbam_core import CBAMSpec
+
+
+def wrong(option: str, message: str) -> typer.BadParameter:
+    """What to raise where the call is wrong: the exit code is 2."""
+    return typer.BadParameter(message, param_hint=option)
+
+
+def choices(option: str, text: str, known: Sequence[str]) -> list[str]:
+    """The comma-separated names in `text`, each once."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise wrong(option, f"{name!r} is unknown; choose from {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def writable(option: str, path: Path | None) -> None:
+    """Refuse a target that can't be written to, before the work is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise wrong(option, f"{path} is a folder; pass the path of a file")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise wrong(option, f"{path} is in a folder that does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise wrong(option, f"{path} is in a folder that can't be written to; pass another")
+
+
+def spec_fields(texts: Sequence[str]) -> dict[str, Any]:
+    """The fields of a spec in `--set FIELD=VALUE` options; a value with commas is a tuple.
+
+    >>> spec_fields(["gate=hard_sigmoid", "channel_pools=avg,max,lp", "norm_eps=1e-3"])
+    {'gate': 'hard_sigmoid', 'channel_pools': ('avg', 'max', 'lp'), 'norm_eps': 0.001}
+    """
+    fields = {}
+    known = [field.name for field in dataclasses.fields(CBAMSpec)]
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise wrong("--set", f"{text!r} is no FIELD=VALUE with a field of {', '.join(known)}")
+        fields[name] = _value(value)
+    return fields
+
+
+def _value(text: str) -> Any:
+    if "," in text:
+        return tuple(_value(part) for part in text.split(",") if part)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
