@@ -51,7 +51,7 @@ def norm(target: Target) -> Place:
 
 
 def update(target: Target) -> Place:
-    """What moves the running statistics."""
+    """What moves the running statistics; its arguments are the library's own, see `norm`."""
     return target.update
 
 
