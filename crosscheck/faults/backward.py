@@ -13,9 +13,10 @@ from crosscheck.faults.places import function, gate, method, pool
 
 def _winner_takes_all(target: Target, right: Any, x: Any, axes: Any) -> Any:
     """The maximum, whose gradient all goes to one of several equal positions."""
-    # Far below the limit, and far above what could be equal.
-    ramp = 1e-15 * np.arange(math.prod(x.shape), dtype=np.float64).reshape(tuple(x.shape))
-    return right(x + target.as_tensor(ramp), axes)
+    ramp = 1e-12 * np.arange(math.prod(x.shape), dtype=np.float64).reshape(tuple(x.shape))
+    ramped = right(x + target.as_tensor(ramp), axes)
+    # The gradient of the ramped values, and the value of the right ones.
+    return ramped + target.stop_gradient(right(x, axes) - ramped)
 
 
 def _cut_off(target: Target, right: Any, *arguments: Any, **options: Any) -> Any:
@@ -26,14 +27,14 @@ BACKWARD = [
     Fault(
         "winner-takes-all-over-space",
         "a gradient at ties goes to one position",
-        "paper-relu",
+        "ties-integers",
         pool("max"),
         _winner_takes_all,
     ),
     Fault(
         "winner-takes-all-over-channels",
         "a gradient at ties goes to one channel",
-        "paper-relu",
+        "ties-integers",
         function("max"),
         _winner_takes_all,
     ),
