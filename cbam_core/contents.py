@@ -12,6 +12,8 @@ import numpy as np
 
 # More than any network has, optimizer included; a file that claims more is hostile.
 MAX_ARRAYS = 50_000
+# Enough JSON for as many names.
+MAX_HEADER = 16 << 20
 
 
 class CheckpointError(ValueError):
@@ -36,3 +38,24 @@ class Contents:
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the file, or of all files in the folder, at `path`."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+
+
+def most_bytes(path: Path) -> int:
+    """What the arrays of `path` may come to: no trained weight compresses to a sixteenth, but
+    small files may hold constants."""
+    return (64 << 20) + 16 * size_of(path)
+
+
+def check_size(path: Path, claimed: int) -> None:
+    """Raise a CheckpointError if the file claims arrays of more bytes than it can have."""
+    if claimed > most_bytes(path):
+        raise CheckpointError(
+            path, f"claims {claimed} bytes of arrays in a file of {size_of(path)} bytes"
+        )

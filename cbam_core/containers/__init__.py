@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cbam_core.atomic import whole_file, whole_folder
-from cbam_core.contents import MAX_ARRAYS, CheckpointError, Contents
+from cbam_core.contents import MAX_ARRAYS, CheckpointError, Contents, check_size
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,28 @@ def read(path: os.PathLike[str] | str) -> Contents:
         raise FileNotFoundError(f"{path}: no such file")
     container = recognise(path)
     container.need()
+    if container.apart:
+        from cbam_core.containers import apart
+
+        return apart.read(container, path)
+    return read_here(container, path)
+
+
+def read_here(container: Container, path: Path) -> Contents:
+    """The arrays of `path`, read in this process; every error is a CheckpointError."""
     try:
-        contents = _module(container).read(path)
+        contents = module(container).read(path)
+        if len(contents.arrays) > MAX_ARRAYS:
+            raise CheckpointError(
+                path, f"holds {len(contents.arrays)} arrays, and {MAX_ARRAYS} are the most"
+            )
+        check_size(path, sum(array.nbytes for array in contents.arrays.values()))
     except CheckpointError:
         raise
     except (Exception, RecursionError, MemoryError) as error:
-        reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        reason = f"{kind}{str(error).strip()[:300]}"
         raise CheckpointError(path, f"is not a readable {container.about} ({reason})") from error
-    if len(contents.arrays) > MAX_ARRAYS:
-        raise CheckpointError(
-            path, f"holds {len(contents.arrays)} arrays, more than the {MAX_ARRAYS} that are read"
-        )
     return contents
 
 
@@ -135,8 +146,13 @@ def write(path: os.PathLike[str] | str, contents: Contents, container: Container
         raise ValueError(f"a {container.about} can't be written; {container.writes}")
     whole = whole_folder if container.is_folder else whole_file
     with whole(Path(path)) as beside:
-        _module(container).write(beside, contents)
+        if container.apart:
+            from cbam_core.containers import apart
+
+            apart.write(container, beside, contents)
+        else:
+            module(container).write(beside, contents)
 
 
-def _module(container: Container) -> ModuleType:
+def module(container: Container) -> ModuleType:
     return importlib.import_module(f"cbam_core.containers.{container.name}")
