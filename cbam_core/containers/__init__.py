@@ -55,7 +55,20 @@ class Container:
 
 CONTAINERS = {
     container.name: container
-    for container in (Container("safetensors", "safetensors file", (".safetensors",)),)
+    for container in (
+        Container("safetensors", "safetensors file", (".safetensors",)),
+        Container(
+            "keras3",
+            "Keras HDF5 file",
+            (".weights.h5",),
+            dialect="cbam_keras",
+            requires=("h5py", "h5"),
+            apart=True,
+        ),
+        Container(
+            "keras2", "Keras HDF5 file", (".h5", ".hdf5"), requires=("h5py", "h5"), apart=True
+        ),
+    )
 }
 
 
@@ -72,6 +85,8 @@ def recognise(path: Path) -> Container:
         head = file.read(16)
     if head[8:9] == b"{":
         return CONTAINERS["safetensors"]
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return CONTAINERS["keras2"]
     for container in CONTAINERS.values():
         if path.name.endswith(container.endings):
             return container
