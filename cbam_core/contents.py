@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,10 +43,14 @@ class Contents:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of the file, or of all files in the folder, at `path`."""
-    if not path.is_dir():
+    """Bytes of the file, or of all files in the folder, at `path`; of an index, with its shards."""
+    if path.is_dir():
+        files = path.rglob("*")
+    elif path.suffix == ".index":
+        files = path.parent.glob(f"{glob.escape(path.stem)}.*")
+    else:
         return path.stat().st_size
-    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+    return sum(one.stat().st_size for one in files if one.is_file())
 
 
 def most_bytes(path: Path) -> int:
@@ -59,3 +65,13 @@ def check_size(path: Path, claimed: int) -> None:
         raise CheckpointError(
             path, f"claims {claimed} bytes of arrays in a file of {size_of(path)} bytes"
         )
+
+
+def by_number(name: str) -> list[list[str | int]]:
+    """What names are sorted by where a container has no order: their parts, numbers as numbers.
+
+    >>> sorted(["dense_10/kernel", "dense/kernel", "dense_2/kernel"], key=by_number)
+    ['dense/kernel', 'dense_2/kernel', 'dense_10/kernel']
+    """
+    parts = [re.split(r"(\d+)", part) for part in name.split("/")]
+    return [[int(text) if text.isdecimal() else text for text in part] for part in parts]

@@ -68,6 +68,23 @@ CONTAINERS = {
         Container(
             "keras2", "Keras HDF5 file", (".h5", ".hdf5"), requires=("h5py", "h5"), apart=True
         ),
+        Container(
+            "tensorflow",
+            "TensorFlow checkpoint",
+            (".tf",),
+            requires=("tensorflow", "tf"),
+            apart=True,
+            is_folder=True,
+        ),
+        Container(
+            "savedmodel",
+            "TensorFlow SavedModel",
+            (".savedmodel",),
+            requires=("tensorflow", "tf"),
+            apart=True,
+            writes="it holds a program, which only TensorFlow can make; write a checkpoint "
+            "(--format tensorflow) and load it there",
+        ),
     )
 }
 
@@ -80,18 +97,30 @@ def recognise(path: Path) -> Container:
         CheckpointError: it is something else.
     """
     if path.is_dir():
-        raise CheckpointError(path, "is a folder in which no weight file that is known stands")
+        return _recognise_folder(path)
     with path.open("rb") as file:
         head = file.read(16)
+        file.seek(max(0, path.stat().st_size - 8))
+        tail = file.read(8)
     if head[8:9] == b"{":
         return CONTAINERS["safetensors"]
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return CONTAINERS["keras2"]
+    if tail == bytes.fromhex("57fb808b247547db"):
+        return CONTAINERS["tensorflow"]
     for container in CONTAINERS.values():
         if path.name.endswith(container.endings):
             return container
     kinds = ", ".join(container.about for container in CONTAINERS.values())
     raise CheckpointError(path, f"is no weight file of a kind that is known ({kinds})")
+
+
+def _recognise_folder(path: Path) -> Container:
+    if (path / "saved_model.pb").is_file():
+        return CONTAINERS["savedmodel"]
+    if (path / "checkpoint").is_file():
+        return CONTAINERS["tensorflow"]
+    raise CheckpointError(path, "is a folder in which no weight file that is known stands")
 
 
 def by_name(path: Path) -> Container:
@@ -120,7 +149,10 @@ def read(path: os.PathLike[str] | str) -> Contents:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
+        index = path.with_name(f"{path.name}.index")
+        if not index.exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        path = index
     container = recognise(path)
     container.need()
     if container.apart:

@@ -6,14 +6,13 @@ names alphabetically, dense_10 before dense_2; here numbers count, as Keras coun
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 
 from cbam_core.containers import hdf5
-from cbam_core.contents import Contents
+from cbam_core.contents import Contents, by_number
 
 read = hdf5.read
 
@@ -27,14 +26,4 @@ def write(path: Path, contents: Contents) -> None:
 
 def in_order(root: h5py.Group, datasets: Mapping[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
     """Name -> dataset, of all `datasets`, which come by their paths."""
-    return {path: datasets[path] for path in sorted(datasets, key=_numbered)}
-
-
-def _numbered(path: str) -> list[list[str | int]]:
-    """What a path is sorted by: its parts, with their numbers as numbers.
-
-    >>> sorted(["dense_10/vars/0", "dense/vars/0", "dense_2/vars/0"], key=_numbered)
-    ['dense/vars/0', 'dense_2/vars/0', 'dense_10/vars/0']
-    """
-    parts = [re.split(r"(\d+)", part) for part in path.split("/")]
-    return [[int(text) if text.isdecimal() else text for text in part] for part in parts]
+    return {path: datasets[path] for path in sorted(datasets, key=by_number)}
