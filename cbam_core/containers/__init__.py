@@ -77,6 +77,14 @@ CONTAINERS = {
             is_folder=True,
         ),
         Container(
+            "orbax",
+            "orbax directory",
+            (".orbax",),
+            requires=("orbax.checkpoint", "orbax"),
+            apart=True,
+            is_folder=True,
+        ),
+        Container(
             "savedmodel",
             "TensorFlow SavedModel",
             (".savedmodel",),
@@ -120,6 +128,8 @@ def _recognise_folder(path: Path) -> Container:
         return CONTAINERS["savedmodel"]
     if (path / "checkpoint").is_file():
         return CONTAINERS["tensorflow"]
+    if any(next(path.glob(name), None) for name in ("_METADATA", "*/_METADATA", "*/*/_METADATA")):
+        return CONTAINERS["orbax"]
     raise CheckpointError(path, "is a folder in which no weight file that is known stands")
 
 
