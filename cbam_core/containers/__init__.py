@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cbam_core.atomic import whole_file, whole_folder
+from cbam_core.containers.recognition import by_content
 from cbam_core.contents import MAX_ARRAYS, CheckpointError, Contents, check_size
 
 
@@ -55,7 +56,19 @@ class Container:
 
 CONTAINERS = {
     container.name: container
-    for container in (Container("safetensors", "safetensors file", (".safetensors",)),)
+    for container in (
+        Container("safetensors", "safetensors file", (".safetensors",)),
+        Container(
+            "torch",
+            "PyTorch file",
+            (".pth", ".pt", ".pth.tar", ".bin"),
+            dialect="cbam_torch",
+            requires=("torch", "torch"),
+            apart=True,
+        ),
+        Container("npz", "NumPy archive", (".npz",)),
+        Container("msgpack", "Flax msgpack file", (".msgpack",), requires=("msgpack", "flax")),
+    )
 }
 
 
@@ -68,10 +81,9 @@ def recognise(path: Path) -> Container:
     """
     if path.is_dir():
         raise CheckpointError(path, "is a folder in which no weight file that is known stands")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head[8:9] == b"{":
-        return CONTAINERS["safetensors"]
+    name = by_content(path)
+    if name:
+        return CONTAINERS[name]
     for container in CONTAINERS.values():
         if path.name.endswith(container.endings):
             return container

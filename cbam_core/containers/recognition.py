@@ -1,0 +1,70 @@
+"""What kind of weight file it is, by the first bytes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from cbam_core.contents import CheckpointError
+
+_ZIP = b"PK\3\4"
+# What stands first in the format from before zip, in whatever protocol it is pickled.
+_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+_TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl|data/.*|version|byteorder|constants\.pkl|code/.*)")
+
+
+def by_content(path: Path) -> str | None:
+    """The name of the container that the file at `path` looks like, if it does.
+
+    Raises:
+        CheckpointError: it looks like something that people take for a weight file.
+    """
+    with path.open("rb") as file:
+        head = file.read(512)
+    for name, looks_so in _SIGNS.items():
+        if looks_so(head):
+            return name
+    for place, sign, reason in _FOREIGN:
+        if head.startswith(sign, place):
+            raise CheckpointError(path, reason)
+    return None
+
+
+def _is_torch(head: bytes) -> bool:
+    return _TORCH_MAGIC in head[:32] or bool(_TORCH_MEMBER.fullmatch(_first_member(head)))
+
+
+def _is_msgpack(head: bytes) -> bool:
+    """A map whose first key is a text."""
+    after = {b"\xde": 3, b"\xdf": 5}.get(head[:1], 1)
+    is_map = b"\x81" <= head[:1] <= b"\x8f" or after > 1
+    key = head[after : after + 1]
+    return is_map and (b"\xa0" <= key <= b"\xbf" or b"\xd9" <= key <= b"\xdb")
+
+
+def _first_member(head: bytes) -> str:
+    """The name of the first member of a zip archive; "" if it is none.
+
+    By the first one alone, so that the directory of a hostile archive is its reader's business.
+    """
+    length = int.from_bytes(head[26:28], "little")
+    return head[30 : 30 + length].decode(errors="replace") if head.startswith(_ZIP) else ""
+
+
+_SIGNS: dict[str, Callable[[bytes], bool]] = {
+    "safetensors": lambda head: head[4:9] == b"\0\0\0\0{",
+    "torch": _is_torch,
+    "npz": lambda head: _first_member(head).endswith(".npy"),
+    "msgpack": _is_msgpack,
+}
+_FOREIGN = (
+    (257, b"ustar", "is a tar archive; unpack it and read what is in it. (PyTorch wrote such files "
+     "itself before its version 0.2; load it there and save it again.)"),
+    (0, b"\x1f\x8b", "is compressed with gzip; unpack it and read what is in it"),
+    (0, b"\x80", "is a bare pickle, which only running its code could read; its owner can save the "
+     "weights alone with torch.save(model.state_dict(), path)"),
+    (0, b"<", "is a web page; the address is not the file's own, or asks to log in"),
+    (0, b"version https://git-lfs", "is a pointer to a file that was not downloaded; git lfs pull "
+     "gets it"),
+)  # fmt: skip
