@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cbam_core.atomic import whole_file, whole_folder
+from cbam_core.containers.recognition import by_content, by_files
 from cbam_core.contents import MAX_ARRAYS, CheckpointError, Contents, check_size
 
 
@@ -45,7 +46,7 @@ class Container:
 
     def need(self) -> None:
         """Raise an ImportError that names the extra, if the module is not installed."""
-        if self.requires and importlib.util.find_spec(self.requires[0]) is None:
+        if self.requires and not _is_installed(self.requires[0]):
             module, extra = self.requires
             raise ImportError(
                 f"a {self.about} needs {module}, which is not installed; "
@@ -53,10 +54,27 @@ class Container:
             )
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # what stands before the point is missing
+        return False
+
+
 CONTAINERS = {
     container.name: container
     for container in (
         Container("safetensors", "safetensors file", (".safetensors",)),
+        Container(
+            "torch",
+            "PyTorch file",
+            (".pth", ".pt", ".pth.tar", ".bin"),
+            dialect="cbam_torch",
+            requires=("torch", "torch"),
+            apart=True,
+        ),
+        Container("npz", "NumPy archive", (".npz",)),
+        Container("msgpack", "Flax msgpack file", (".msgpack",), requires=("msgpack", "flax")),
         Container(
             "keras3",
             "Keras HDF5 file",
@@ -67,6 +85,15 @@ CONTAINERS = {
         ),
         Container(
             "keras2", "Keras HDF5 file", (".h5", ".hdf5"), requires=("h5py", "h5"), apart=True
+        ),
+        Container(
+            "keras",
+            "Keras archive",
+            (".keras",),
+            requires=("h5py", "h5"),
+            apart=True,
+            writes="it describes a model, which only Keras can do; write a .weights.h5 file and "
+            "load it there with model.load_weights",
         ),
         Container(
             "tensorflow",
@@ -104,33 +131,16 @@ def recognise(path: Path) -> Container:
     Raises:
         CheckpointError: it is something else.
     """
+    name = by_files(path) if path.is_dir() else by_content(path)
+    if name:
+        return CONTAINERS[name]
     if path.is_dir():
-        return _recognise_folder(path)
-    with path.open("rb") as file:
-        head = file.read(16)
-        file.seek(max(0, path.stat().st_size - 8))
-        tail = file.read(8)
-    if head[8:9] == b"{":
-        return CONTAINERS["safetensors"]
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return CONTAINERS["keras2"]
-    if tail == bytes.fromhex("57fb808b247547db"):
-        return CONTAINERS["tensorflow"]
+        raise CheckpointError(path, "is a folder in which no weight file that is known stands")
     for container in CONTAINERS.values():
         if path.name.endswith(container.endings):
             return container
     kinds = ", ".join(container.about for container in CONTAINERS.values())
     raise CheckpointError(path, f"is no weight file of a kind that is known ({kinds})")
-
-
-def _recognise_folder(path: Path) -> Container:
-    if (path / "saved_model.pb").is_file():
-        return CONTAINERS["savedmodel"]
-    if (path / "checkpoint").is_file():
-        return CONTAINERS["tensorflow"]
-    if any(next(path.glob(name), None) for name in ("_METADATA", "*/_METADATA", "*/*/_METADATA")):
-        return CONTAINERS["orbax"]
-    raise CheckpointError(path, "is a folder in which no weight file that is known stands")
 
 
 def by_name(path: Path) -> Container:

@@ -15,13 +15,12 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
+from cbam_core.containers.nesting import RESERVED
 from cbam_core.contents import MAX_ARRAYS, Contents, check_size
 from cbam_core.weights import as_canonical
 
 # What Keras says about a model beside its weights: long, and for Keras alone.
 _CONFIGS = ("model_config", "training_config")
-# Facts travel as JSON in an attribute of this name.
-_FACTS = "cbam_facts"
 
 
 def read(path: Path, file: Path | BinaryIO | None = None) -> Contents:
@@ -35,17 +34,16 @@ def read(path: Path, file: Path | BinaryIO | None = None) -> Contents:
         named = layout.in_order(root, datasets)
         arrays = {name: _array(dataset) for name, dataset in named.items()}
         metadata = {n: t for n, t in _texts(root).items() if n not in _CONFIGS}
-    facts = json.loads(metadata.pop(_FACTS, "{}"))
-    return Contents(arrays, facts, metadata)
+    ours = json.loads(metadata.pop(RESERVED, "{}"))
+    return Contents(arrays, ours.get("facts", {}), metadata | ours.get("metadata", {}))
 
 
 def create(path: Path, contents: Contents) -> h5py.File:
     """A new file, open for writing, with the metadata and facts of `contents`."""
     # Attributes above 64 KiB, as the specs of many blocks are, need the format of HDF5 1.8.
     root = h5py.File(path, "w", libver=("v108", "v108"))
-    root.attrs.update(contents.metadata)
-    if contents.facts:
-        root.attrs[_FACTS] = json.dumps(contents.facts)
+    ours = {"facts": dict(contents.facts), "metadata": dict(contents.metadata)}
+    root.attrs[RESERVED] = json.dumps(ours)
     return root
 
 

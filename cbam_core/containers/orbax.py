@@ -17,11 +17,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from cbam_core.containers import nesting
 from cbam_core.contents import MAX_ARRAYS, MAX_HEADER, Contents, by_number, check_size
 from cbam_core.weights import as_canonical
-
-# Facts travel in the metadata that orbax leaves to its users, under this name.
-_FACTS = "cbam_facts"
 
 
 def read(path: Path) -> Contents:
@@ -35,25 +33,22 @@ def read(path: Path) -> Contents:
     facts |= {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str)}
     names = sorted(leaves.keys() - facts.keys(), key=by_number)
     custom = _json(folder / "_CHECKPOINT_METADATA").get("custom_metadata") or {}
-    facts |= custom.pop(_FACTS, {})
-    metadata = {name: text for name, text in custom.items() if isinstance(text, str)}
-    return Contents({name: as_canonical(leaves[name]) for name in names}, facts, metadata)
+    ours = custom.get(nesting.RESERVED, {})
+    arrays = {name: as_canonical(leaves[name]) for name in names}
+    return Contents(arrays, facts | ours.get("facts", {}), ours.get("metadata", {}))
 
 
 def write(path: Path, contents: Contents) -> None:
     """A directory with one tree, in which a name's slashes are branches."""
-    tree: dict[str, Any] = {}
-    for name, array in contents.arrays.items():
-        *branches, leaf = name.split("/")
-        place = tree
-        for branch in branches:
-            place = place.setdefault(branch, {})
-        place[leaf] = as_canonical(array)
-    custom = dict(contents.metadata) | {_FACTS: dict(contents.facts)}
+    ours = {"facts": dict(contents.facts), "metadata": dict(contents.metadata)}
     # orbax makes the directory itself, and would leave litter beside it if it were ended.
     inner = path / "tree"
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        checkpointer.save(inner, args=ocp.args.StandardSave(tree), custom_metadata=custom)
+        checkpointer.save(
+            inner,
+            args=ocp.args.StandardSave(nesting.nest(Contents(contents.arrays), as_canonical)),
+            custom_metadata={nesting.RESERVED: ours},
+        )
     for file in inner.iterdir():
         file.rename(path / file.name)
     inner.rmdir()

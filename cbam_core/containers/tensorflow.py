@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbam_core.containers import object_graph
+from cbam_core.containers.nesting import RESERVED
 from cbam_core.contents import Contents, by_number, check_size
 from cbam_core.weights import as_canonical
 
@@ -24,8 +25,6 @@ _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # What tf.train.Checkpoint counts, and is no variable of anybody.
 _COUNTER = "save_counter"
-# Facts travel as JSON in a text of this name.
-_FACTS = "cbam_facts"
 
 
 def read(path: Path) -> Contents:
@@ -42,18 +41,15 @@ def read_variables(path: Path, index: Path) -> Contents:
     check_size(path, sum(math.prod(shapes[key]) * dtypes[key].size for key in numbers))
     names = object_graph.names(reader.get_tensor(_GRAPH)) if _GRAPH in shapes else {}
     arrays = _named(numbers, names, reader)
-    texts = [k for k in shapes if dtypes[k] == tf.string and not shapes[k] and "/." not in k]
-    metadata = {key: reader.get_tensor(key).decode() for key in texts if key != _GRAPH}
-    facts = json.loads(metadata.pop(_FACTS, "{}"))
-    return Contents(arrays, facts, metadata)
+    ours = json.loads(reader.get_tensor(RESERVED)) if RESERVED in shapes else {}
+    return Contents(arrays, ours.get("facts", {}), ours.get("metadata", {}))
 
 
 def write(path: Path, contents: Contents) -> None:
     """A folder that holds the checkpoint "model.ckpt", with the names as keys."""
-    texts = dict(contents.metadata)
-    if contents.facts:
-        texts[_FACTS] = json.dumps(contents.facts)
-    tensors = {name: as_canonical(array) for name, array in contents.arrays.items()} | texts
+    tensors = {name: as_canonical(array) for name, array in contents.arrays.items()}
+    ours = {"facts": dict(contents.facts), "metadata": dict(contents.metadata)}
+    tensors[RESERVED] = np.array(json.dumps(ours).encode())
     tf.raw_ops.SaveV2(
         prefix=str(path / "model.ckpt"),
         tensor_names=list(tensors),
