@@ -70,18 +70,22 @@ def _leaves(root: h5py.Group) -> list[str]:
     paths: list[bytes] = []
     addresses: set[int] = set()
 
-    def add(path: bytes, link: h5py.h5l.LinkInfo) -> None:
+    def add(path: bytes, link: h5py.h5l.LinkInfo) -> str | None:
+        """Why the walk ends here, if it does: an exception would not get through the library."""
         if link.type != h5py.h5l.TYPE_HARD:
-            raise ValueError(f"{path[:200]!r} is a link by name, which may lead out of the file")
+            return f"{path[:200]!r} is a link by name, which may lead out of the file"
         if link.u in addresses:
-            raise ValueError(f"{path[:200]!r} is another name of something that has one")
+            return f"{path[:200]!r} is another name of something that has one"
         # Keras has a group or two for each array, and half a dozen levels.
         if len(paths) > 4 * MAX_ARRAYS or path.count(b"/") > 50:
-            raise ValueError("it holds more groups, or deeper nested ones, than any network")
+            return "it holds more groups, or deeper nested ones, than any network"
         paths.append(path)
         addresses.add(link.u)
+        return None
 
-    root.id.links.visit(add, info=True)
+    reason = root.id.links.visit(add, info=True)
+    if reason:
+        raise ValueError(reason)
     groups = {path.rpartition(b"/")[0] for path in paths}
     return [path.decode() for path in paths if path not in groups]
 

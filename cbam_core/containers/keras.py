@@ -18,11 +18,12 @@ from cbam_core.contents import MAX_HEADER, Contents
 
 def read(path: Path) -> Contents:
     with archive.checked(path) as opened:
-        # The check sum of a member is compared at its end, so all of it is read.
+        said = {"class_name": _json(opened, "config.json").get("class_name")}
+        said |= _json(opened, "metadata.json")
+        # Whole, since a member's check sum is compared at its end.
         weights = io.BytesIO(opened.read("model.weights.h5"))
-        config, metadata = _json(opened, "config.json"), _json(opened, "metadata.json")
     contents = hdf5.read(path, weights)
-    facts = {"class_name": config.get("class_name"), **metadata}
+    facts = {name: text for name, text in said.items() if isinstance(text, str)}
     return Contents(contents.arrays, facts, contents.metadata)
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from cbam_core.containers import object_graph
 from cbam_core.containers.nesting import RESERVED
-from cbam_core.contents import Contents, by_number, check_size
+from cbam_core.contents import MAX_ARRAYS, Contents, by_number, check_size
 from cbam_core.weights import as_canonical
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -36,6 +36,8 @@ def read_variables(path: Path, index: Path) -> Contents:
     """The checkpoint with an index, which is `path` or stands in it."""
     reader = tf.train.load_checkpoint(str(index).removesuffix(".index"))
     shapes = reader.get_variable_to_shape_map()
+    if len(shapes) > MAX_ARRAYS:
+        raise ValueError(f"it holds {len(shapes)} arrays, and {MAX_ARRAYS} are the most")
     dtypes = reader.get_variable_to_dtype_map()
     numbers = [key for key in shapes if _is_number(dtypes[key])]
     check_size(path, sum(math.prod(shapes[key]) * dtypes[key].size for key in numbers))
