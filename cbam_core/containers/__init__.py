@@ -186,6 +186,8 @@ def read_here(container: Container, path: Path) -> Contents:
     """The arrays of `path`, read in this process; every error is a CheckpointError."""
     try:
         contents = module(container).read(path)
+        if not contents.arrays:
+            raise CheckpointError(path, f"is a {container.about} without a single array")
         if len(contents.arrays) > MAX_ARRAYS:
             raise CheckpointError(
                 path, f"holds {len(contents.arrays)} arrays, and {MAX_ARRAYS} are the most"

@@ -152,6 +152,7 @@ class _Child:
             raise
         finally:
             timer.cancel()
+        process.kill()
         code = process.wait()
         self.end()
         if time.monotonic() - begun >= seconds:

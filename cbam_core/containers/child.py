@@ -30,7 +30,7 @@ def serve(library: str) -> None:
     for line in requests:
         request = json.loads(line)
         # The parent ends a child that takes too long; this is for a parent that is no more.
-        faulthandler.dump_traceback_later(request["seconds"] + 5, exit=True)
+        faulthandler.dump_traceback_later(request["seconds"] + 1, exit=True)
         try:
             reply = _ANSWERS[request["do"]](request)
         except (Exception, RecursionError, MemoryError) as error:
