@@ -39,7 +39,16 @@ def read(path: Path, file: Path | BinaryIO | None = None) -> Contents:
 
 
 def create(path: Path, contents: Contents) -> h5py.File:
-    """A new file, open for writing, with the metadata and facts of `contents`."""
+    """A new file, open for writing, with the metadata and facts of `contents`.
+
+    Raises:
+        ValueError: a name is no path in such a file.
+    """
+    for name in contents.arrays:
+        if {"", "."} & set(name.split("/")):
+            raise ValueError(
+                f"an HDF5 file can't hold {name!r}, of which a part is empty or a point"
+            )
     # Attributes above 64 KiB, as the specs of many blocks are, need the format of HDF5 1.8.
     root = h5py.File(path, "w", libver=("v108", "v108"))
     ours = {"facts": dict(contents.facts), "metadata": dict(contents.metadata)}

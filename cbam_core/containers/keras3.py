@@ -7,7 +7,7 @@ names alphabetically, dense_10 before dense_2; here numbers count, as Keras coun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import h5py
 
@@ -18,7 +18,14 @@ read = hdf5.read
 
 
 def write(path: Path, contents: Contents) -> None:
-    """A file in which a name's slashes are groups."""
+    """A file in which a name's slashes are groups.
+
+    Raises:
+        ValueError: a name is an array's, and another goes on from it.
+    """
+    for name in contents.arrays:
+        if any(str(above) in contents.arrays for above in PurePosixPath(name).parents):
+            raise ValueError(f"a Keras 3 file can't hold {name!r} below another array")
     with hdf5.create(path, contents) as root:
         for name, array in contents.arrays.items():
             root[name] = array

@@ -70,4 +70,6 @@ def _name(path: Sequence[str], full_name: str) -> str:
 
 def _is_made_up(name: str) -> bool:
     """Whether an edge is of Keras' making and no attribute that somebody chose."""
-    return bool(re.match(r"_|layer(_with_weights)?-|keras_api$|(non_)?(trainable_)?variables$", name))
+    return bool(
+        re.match(r"_|layer(_with_weights)?-|keras_api$|(non_)?(trainable_)?variables$", name)
+    )

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cbam_core.containers import nesting
+from cbam_core.containers import archive, nesting
 from cbam_core.contents import MAX_ARRAYS, MAX_HEADER, Contents, by_number, check_size
 from cbam_core.weights import as_canonical
 
@@ -74,21 +74,33 @@ def _leaves(path: Path, folder: Path) -> dict[str, np.ndarray | str]:
     """Name -> array or text, of one tree; `path` is what it is a part of.
 
     Raises:
-        ValueError: its metadata is none, or claims more than a network has.
+        ValueError: its metadata is damaged, leads out of the folder, or claims more than a network
+            has.
         CheckpointError: its arrays claim more bytes than the files can have.
     """
-    count = len(_json(folder / "_METADATA")["tree_metadata"])
-    if count > MAX_ARRAYS:
-        raise ValueError(f"it holds {count} arrays, and {MAX_ARRAYS} are the most")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(folder).item_metadata.tree
-        arrays = [leaf for leaf in jax.tree.leaves(tree) if _is_array(leaf)]
-        check_size(path, sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays))
-        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        how = jax.tree.map(lambda leaf: as_numpy if _is_array(leaf) else ocp.RestoreArgs(), tree)
-        restored = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=how))
+    _check_keys(_json(folder / "_METADATA"))
+    handler = ocp.PyTreeCheckpointHandler()
+    tree = handler.metadata(folder).tree
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if _is_array(leaf)]
+    check_size(path, sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays))
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    how = jax.tree.map(lambda leaf: as_numpy if _is_array(leaf) else ocp.RestoreArgs(), tree)
+    restored = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=how))
     leaves, _ = jax.tree.flatten_with_path(restored)
     return {_name(keys): leaf for keys, leaf in leaves}
+
+
+def _check_keys(metadata: dict[str, Any]) -> None:
+    """Raise a ValueError where the keys of a tree, of which orbax makes paths, can't be right."""
+    entries = metadata["tree_metadata"].values()
+    if len(entries) > MAX_ARRAYS:
+        raise ValueError(f"it holds {len(entries)} arrays, and {MAX_ARRAYS} are the most")
+    for entry in entries:
+        keys = [str(key["key"]) for key in entry["key_metadata"]]
+        if len(keys) > nesting.MAX_DEPTH:
+            raise ValueError("it nests deeper than any weights do")
+        for key in keys:
+            archive.check_name(key)
 
 
 def _name(keys: tuple[Any, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Files of PyTorch's own making, since the tests of the core import no framework."""
+"""Files of the frameworks' own making, since the tests of the core import no framework."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ import pytest
 @pytest.fixture(scope="session")
 def torch_files(tmp_path_factory) -> Path:
     """The folder that torch_files.py has filled."""
-    folder = tmp_path_factory.mktemp("torch")
-    subprocess.run([sys.executable, "-m", "tests.core.torch_files", folder], check=True)
+    return _filled(tmp_path_factory, "torch_files")
+
+
+@pytest.fixture(scope="session")
+def orbax_files(tmp_path_factory) -> Path:
+    """The folder that orbax_files.py has filled."""
+    return _filled(tmp_path_factory, "orbax_files")
+
+
+def _filled(tmp_path_factory, script: str) -> Path:
+    folder = tmp_path_factory.mktemp(script)
+    subprocess.run([sys.executable, "-m", f"tests.core.{script}", folder], check=True)
     return folder

@@ -8,7 +8,7 @@ its check sums right, so that what it says is believed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tests.core.hostile import MANY
 
@@ -102,45 +102,55 @@ def _graph(data: bytes) -> Files:
     return checkpoint(("_CHECKPOINTABLE_OBJECT_GRAPH", graph), data=text)
 
 
-def tensorflow_files() -> dict[str, tuple[Files, str]]:
+def tensorflow_files() -> dict[str, tuple[Callable[[], Files], str]]:
     right = valid()
     unreadable = "not a readable TensorFlow checkpoint"
     return {
-        "an index that is cut off": (right | {INDEX: right[INDEX][:-9]}, unreadable),
-        "an index that is empty": (right | {INDEX: b""}, unreadable),
+        "an index that is cut off": (lambda: right | {INDEX: right[INDEX][:-9]}, unreadable),
+        "an index that is empty": (lambda: right | {INDEX: b""}, unreadable),
         "an index with another byte": (
-            right | {INDEX: right[INDEX].replace(b"kernel", b"kerner")}, unreadable
+            lambda: right | {INDEX: right[INDEX].replace(b"kernel", b"kerner")},
+            unreadable,
         ),
-        "a shard that is cut off": (right | {SHARD: right[SHARD][:20]}, unreadable),
-        "a shard with another byte": (right | {SHARD: b"\1" + right[SHARD][1:]}, unreadable),
-        "no shard": ({n: d for n, d in right.items() if n != SHARD}, unreadable),
-        "no index": ({"checkpoint": LATEST}, "there is no model.ckpt.index"),
+        "a shard that is cut off": (lambda: right | {SHARD: right[SHARD][:20]}, unreadable),
+        "a shard with another byte": (
+            lambda: right | {SHARD: b"\1" + right[SHARD][1:]},
+            unreadable,
+        ),
+        "no shard": (lambda: {n: d for n, d in right.items() if n != SHARD}, unreadable),
+        "no index": (lambda: {"checkpoint": LATEST}, "there is no model.ckpt.index"),
         "a latest that leaves the folder": (
-            right | {"checkpoint": LATEST.replace(b"model.ckpt", b"../../etc/passwd")},
+            lambda: right | {"checkpoint": LATEST.replace(b"model.ckpt", b"../../etc/passwd")},
             "names 'passwd', and there is no passwd.index",
         ),
-        "a latest without a name": (right | {"checkpoint": b"\xff" * 99}, unreadable),
+        "a latest without a name": (lambda: right | {"checkpoint": b"\xff" * 99}, unreadable),
         "more numbers than bytes": (
-            checkpoint(("a", entry([10**12], 24))), "claims 4000000000000 bytes of arrays"
+            lambda: checkpoint(("a", entry([10**12], 24))),
+            "claims 4000000000000 bytes of arrays",
         ),
-        "a few more numbers than bytes": (checkpoint(("a", entry([7], 24))), unreadable),
-        "fewer numbers than bytes": (checkpoint(("a", entry([5], 24))), unreadable),
-        "a negative shape": (checkpoint(("a", entry([-2, -3], 24))), unreadable),
-        "a shape that overflows": (checkpoint(("a", entry([1 << 62, 4], 24))), unreadable),
-        "a shape of 300 dimensions": (checkpoint(("a", entry([1] * 300, 4))), unreadable),
-        "a place outside": (checkpoint(("a", entry([6], 24, offset=1 << 40))), unreadable),
-        "a negative place": (checkpoint(("a", entry([6], 24, offset=-8))), unreadable),
-        "a shard that is not there": (checkpoint(("a", entry([6], 24, shard=7))), unreadable),
+        "a few more numbers than bytes": (lambda: checkpoint(("a", entry([7], 24))), unreadable),
+        "fewer numbers than bytes": (lambda: checkpoint(("a", entry([5], 24))), unreadable),
+        "a negative shape": (lambda: checkpoint(("a", entry([-2, -3], 24))), unreadable),
+        "a shape that overflows": (lambda: checkpoint(("a", entry([1 << 62, 4], 24))), unreadable),
+        "a shape of 300 dimensions": (lambda: checkpoint(("a", entry([1] * 300, 4))), unreadable),
+        "a place outside": (lambda: checkpoint(("a", entry([6], 24, offset=1 << 40))), unreadable),
+        "a negative place": (lambda: checkpoint(("a", entry([6], 24, offset=-8))), unreadable),
+        "a shard that is not there": (
+            lambda: checkpoint(("a", entry([6], 24, shard=7))),
+            unreadable,
+        ),
         "10^9 shards": (
-            checkpoint(("a", entry([6], 24, shard=10**8)), shards=10**9), unreadable
+            lambda: checkpoint(("a", entry([6], 24, shard=10**8)), shards=10**9),
+            unreadable,
         ),
-        "a dtype that is none": (checkpoint(("a", entry([6], 24, 99))), unreadable),
-        "a graph that is none": (_graph(b"\xff" * 40), "DecodeError"),
+        "a dtype that is none": (lambda: checkpoint(("a", entry([6], 24, 99))), unreadable),
+        "a graph that is none": (lambda: _graph(b"\xff" * 40), "DecodeError"),
         "a graph with an edge to nowhere": (
-            _graph(field(1, field(1, field(1, 7) + field(2, b"a")))), unreadable
+            lambda: _graph(field(1, field(1, field(1, 7) + field(2, b"a")))),
+            unreadable,
         ),
         "10^5 arrays": (
-            checkpoint(*((f"{n:06}", entry([], 4)) for n in range(MANY))),
+            lambda: checkpoint(*((f"{n:06}", entry([], 4)) for n in range(MANY))),
             "100000 arrays, and 50000 are the most",
         ),
-    }  # fmt: skip
+    }

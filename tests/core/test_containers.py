@@ -21,8 +21,8 @@ import safetensors.numpy
 
 from cbam_core import CheckpointError, containers
 from cbam_core.containers import CONTAINERS, apart
-from cbam_core.contents import Contents
-from tests.core import hostile
+from cbam_core.contents import Contents, by_number
+from tests.core import hostile, hostile_hdf5
 
 ROOT = Path(__file__).parent.parent.parent
 ARRAYS = {
@@ -48,10 +48,15 @@ FACTS = {
 METADATA = {"cbam_format": "1", "spec": '{"channels": 8}', "ü": "ï"}
 WRITABLE = [name for name, container in CONTAINERS.items() if container.writes is True]
 OURS = ["safetensors", "torch", "npz", "msgpack"]
+HOSTILE = hostile.FILES | {
+    ".weights.h5": hostile_hdf5.hdf5_files, ".keras": hostile_hdf5.keras_files
+}  # fmt: skip
+# Where names have no order they are sorted.
+SORTED = ("keras3", "tensorflow", "orbax")
 
 
-def _check_same(found: Contents, arrays: dict[str, np.ndarray]) -> None:
-    assert list(found.arrays) == list(arrays)
+def _check_same(found: Contents, arrays: dict[str, np.ndarray], *, is_sorted: bool = False) -> None:
+    assert list(found.arrays) == (sorted(arrays, key=by_number) if is_sorted else list(arrays))
     for name, array in arrays.items():
         native = array.astype(array.dtype.newbyteorder("="))
         assert found.arrays[name].dtype == native.dtype, name
@@ -71,9 +76,11 @@ def _python(code: str, *arguments: object) -> str:
 def test_round_trip_keeps_names_order_and_bits(tmp_path, name):
     container = CONTAINERS[name]
     path = tmp_path / f"weights{container.endings[0]}"
-    containers.write(path, Contents(ARRAYS), container)
-    assert containers.recognise(path) is container
-    _check_same(containers.read(path), ARRAYS)
+    # orbax holds no array without numbers.
+    arrays = {n: a for n, a in ARRAYS.items() if a.size or name != "orbax"}
+    containers.write(path, Contents(arrays), container)
+    assert containers.recognise(path).about == container.about
+    _check_same(containers.read(path), arrays, is_sorted=name in SORTED)
 
 
 @pytest.mark.parametrize("name", OURS)
