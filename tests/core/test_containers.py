@@ -222,6 +222,19 @@ def test_a_hostile_pytorch_file_is_a_checkpoint_error(torch_files, form):
     assert not (torch_files / "touched").exists()
 
 
+def test_a_pytorch_file_without_check_sums_is_read(torch_files):
+    found = containers.read(torch_files / "without_sums.pth").arrays
+    _check_same(containers.read(torch_files / "zip" / "valid.pth.tar"), dict(found))
+
+
+def test_no_environment_makes_a_pickle_s_code_run(torch_files, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    monkeypatch.setattr(apart, "_children", {})
+    _refused(torch_files / "zip" / "code.pth.tar", "holds code")
+    apart._end_all()
+    assert not (torch_files / "touched").exists()
+
+
 def test_torchscript_is_named(torch_files):
     _refused(torch_files / "script.pt", "TorchScript, a program with its weights inside")
 
