@@ -33,7 +33,7 @@ class Contents:
     Attributes:
         arrays: name -> array. What is nested in the file has its path in front of the name, with
             slashes: "state_dict/module.conv1.weight", "params/ca/mlp/Conv_0/kernel".
-        facts: name -> a number, text or bool beside the arrays ("epoch", "arch").
+        facts: name -> a number, text, bool or None beside the arrays ("epoch", "arch").
         metadata: what the container itself says about the file, as text.
     """
 
@@ -75,3 +75,16 @@ def by_number(name: str) -> list[list[str | int]]:
     """
     parts = [re.split(r"(\d+)", part) for part in name.split("/")]
     return [[int(text) if text.isdecimal() else text for text in part] for part in parts]
+
+
+def check(path: Path, contents: Contents) -> None:
+    """Raise a CheckpointError if `contents` are not what a reader may give."""
+    count = len(contents.arrays)
+    if not 0 < count <= MAX_ARRAYS:
+        raise CheckpointError(path, f"holds {count} arrays, expected 1 to {MAX_ARRAYS}")
+    check_size(path, sum(array.nbytes for array in contents.arrays.values()))
+    facts = (str, int, float, type(None))
+    if not all(isinstance(fact, facts) for fact in contents.facts.values()):
+        raise CheckpointError(path, "has facts that are neither numbers nor texts")
+    if not all(isinstance(text, str) for text in contents.metadata.values()):
+        raise CheckpointError(path, "has metadata that are no texts")

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from cbam_core.atomic import whole_file, whole_folder
 from cbam_core.containers.recognition import by_content, by_files
-from cbam_core.contents import MAX_ARRAYS, CheckpointError, Contents, check_size
+from cbam_core.contents import CheckpointError, Contents, check
 
 
 @dataclass(frozen=True)
@@ -186,13 +186,7 @@ def read_here(container: Container, path: Path) -> Contents:
     """The arrays of `path`, read in this process; every error is a CheckpointError."""
     try:
         contents = module(container).read(path)
-        if not contents.arrays:
-            raise CheckpointError(path, f"is a {container.about} without a single array")
-        if len(contents.arrays) > MAX_ARRAYS:
-            raise CheckpointError(
-                path, f"holds {len(contents.arrays)} arrays, and {MAX_ARRAYS} are the most"
-            )
-        check_size(path, sum(array.nbytes for array in contents.arrays.values()))
+        check(path, contents)
     except CheckpointError:
         raise
     except (Exception, RecursionError, MemoryError) as error:

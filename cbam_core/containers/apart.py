@@ -122,7 +122,9 @@ class _Child:
             encoding="ascii",
             start_new_session=True,
         )
-        reply = self._exchange({"library": self.library, "path": sys.path}, START_SECONDS)
+        reply = self._exchange(
+            {"library": self.library, "path": list(map(str, sys.path))}, START_SECONDS
+        )
         if reply.get("error"):
             raise ImportError(f"{self.library} can't be imported: {reply['reason']}")
 

@@ -56,7 +56,7 @@ def _reply(replies: IO[str], reply: dict[str, Any]) -> None:
 
 def _read(request: dict[str, Any]) -> dict[str, Any]:
     path = Path(request["file"])
-    _limit_memory(size_of(path) + 2 * most_bytes(path))
+    _limit_memory(size_of(path) + most_bytes(path))
     contents = containers.read_here(containers.CONTAINERS[request["container"]], path)
     arrays = {str(n): array for n, array in enumerate(contents.arrays.values())}
     safetensors.write(Path(request["exchange"]), Contents(arrays))

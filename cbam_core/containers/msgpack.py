@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -78,7 +79,8 @@ class _Tables:
         if self.count > 2 * MAX_ARRAYS:
             raise ValueError("it nests more maps than any weights do")
         if len(table) < len(pairs):
-            raise ValueError(f"a map has a key twice, among them {str(pairs[0][0])[:100]!r}")
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"a map has the key {str(twice)[:100]!r} twice")
         if _PIECES in table:
             return _joined(table)
         # nnx keeps a variable's array under this key.

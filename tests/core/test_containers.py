@@ -210,12 +210,12 @@ def _refused(path: Path, reason: str) -> None:
     assert re.search(reason, caught.value.reason, re.DOTALL), f"{path}: {caught.value.reason}"
 
 
-@pytest.mark.parametrize("ending", hostile.FILES)
+@pytest.mark.parametrize("ending", HOSTILE)
 def test_a_hostile_file_is_a_checkpoint_error(tmp_path, ending):
     touched = tmp_path / "touched"
-    for name, (data, reason) in hostile.FILES[ending](touched).items():
+    for name, (data, reason) in HOSTILE[ending](touched).items():
         path = tmp_path / f"{name}{ending}"
-        path.write_bytes(data)
+        path.write_bytes(data() if callable(data) else data)
         _refused(path, reason)
     assert not touched.exists()
 
@@ -226,6 +226,19 @@ def test_a_hostile_pytorch_file_is_a_checkpoint_error(torch_files, form):
     del reasons["valid"]
     for name, reason in reasons.items():
         _refused(torch_files / form / f"{name}.pth.tar", reason)
+    assert not (torch_files / "touched").exists()
+
+
+def test_a_pytorch_file_without_check_sums_is_read(torch_files):
+    found = containers.read(torch_files / "without_sums.pth").arrays
+    _check_same(containers.read(torch_files / "zip" / "valid.pth.tar"), dict(found))
+
+
+def test_no_environment_makes_a_pickle_s_code_run(torch_files, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    monkeypatch.setattr(apart, "_children", {})
+    _refused(torch_files / "zip" / "code.pth.tar", "holds code")
+    apart._end_all()
     assert not (torch_files / "touched").exists()
 
 

@@ -161,7 +161,8 @@ def test_keras_files_are_read_and_written_without_a_framework(tmp_path):
     assert len(containers.read(sys.argv[1] + "/a.keras").arrays) == 3
     for name in ("keras2", "keras3"):
         path = sys.argv[1] + "/" + name
-        containers.write(path, containers.Contents({"a": numpy.ones(1)}), containers.CONTAINERS[name])
+        contents = containers.Contents({"a": numpy.ones(1)})
+        containers.write(path, contents, containers.CONTAINERS[name])
         assert list(containers.read(path).arrays) == ["a"]
     """
     command = [sys.executable, "-c", textwrap.dedent(code), tmp_path]
