@@ -1,12 +1,14 @@
 # From a clone to green in two commands, each of which does all the set-up by itself:
 #   make crosscheck   run the same weights through every framework and print the table
 #   make test         ruff, the type checker and the whole test suite
+# And for longer:
+#   make fuzz         ten times as many damaged weight files as make test has
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help crosscheck faults full test lint types format clean
+.PHONY: help crosscheck faults full test fuzz lint types format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -22,6 +24,9 @@ full: $(INSTALLED)
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/core/test_fuzz.py --fuzz 200000
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -190,7 +190,7 @@ def spell(
 ) -> dict[str, np.ndarray]:
     """Canonical weights under the names and in the layouts of `dialect`, below `path`."""
     prefix, _, number = path.partition("#")
-    prefix = f"{prefix}." if prefix else ""
+    prefix = f"{prefix}{dialect.separator}" if prefix else ""
     arrays = {}
     for canonical, array in weights.items():
         name, layout = dialect.spellings[0][canonical]

@@ -19,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run tests/frameworks for one framework: torch, tf, keras-tensorflow, keras-jax, "
         "keras-torch, flax or linen",
     )
+    parser.addoption(
+        "--fuzz", type=int, default=20_000, help="damaged files that tests/core/test_fuzz.py reads"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

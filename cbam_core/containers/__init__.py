@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 
 from cbam_core.atomic import whole_file, whole_folder
-from cbam_core.contents import MAX_ARRAYS, CheckpointError, Contents
+from cbam_core.containers.recognition import by_content, by_files
+from cbam_core.contents import CheckpointError, Contents, check
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Container:
 
     def need(self) -> None:
         """Raise an ImportError that names the extra, if the module is not installed."""
-        if self.requires and importlib.util.find_spec(self.requires[0]) is None:
+        if self.requires and not _is_installed(self.requires[0]):
             module, extra = self.requires
             raise ImportError(
                 f"a {self.about} needs {module}, which is not installed; "
@@ -53,9 +54,73 @@ class Container:
             )
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # what stands before the point is missing
+        return False
+
+
 CONTAINERS = {
     container.name: container
-    for container in (Container("safetensors", "safetensors file", (".safetensors",)),)
+    for container in (
+        Container("safetensors", "safetensors file", (".safetensors",)),
+        Container(
+            "torch",
+            "PyTorch file",
+            (".pth", ".pt", ".pth.tar", ".bin"),
+            dialect="cbam_torch",
+            requires=("torch", "torch"),
+            apart=True,
+        ),
+        Container("npz", "NumPy archive", (".npz",)),
+        Container("msgpack", "Flax msgpack file", (".msgpack",), requires=("msgpack", "flax")),
+        Container(
+            "keras3",
+            "Keras HDF5 file",
+            (".weights.h5",),
+            dialect="cbam_keras",
+            requires=("h5py", "h5"),
+            apart=True,
+        ),
+        Container(
+            "keras2", "Keras HDF5 file", (".h5", ".hdf5"), requires=("h5py", "h5"), apart=True
+        ),
+        Container(
+            "keras",
+            "Keras archive",
+            (".keras",),
+            requires=("h5py", "h5"),
+            apart=True,
+            writes="it describes a model, which only Keras can do; write a .weights.h5 file and "
+            "load it there with model.load_weights",
+        ),
+        Container(
+            "tensorflow",
+            "TensorFlow checkpoint",
+            (".tf",),
+            requires=("tensorflow", "tf"),
+            apart=True,
+            is_folder=True,
+        ),
+        Container(
+            "orbax",
+            "orbax directory",
+            (".orbax",),
+            requires=("orbax.checkpoint", "orbax"),
+            apart=True,
+            is_folder=True,
+        ),
+        Container(
+            "savedmodel",
+            "TensorFlow SavedModel",
+            (".savedmodel",),
+            requires=("tensorflow", "tf"),
+            apart=True,
+            writes="it holds a program, which only TensorFlow can make; write a checkpoint "
+            "(--format tensorflow) and load it there",
+        ),
+    )
 }
 
 
@@ -66,12 +131,11 @@ def recognise(path: Path) -> Container:
     Raises:
         CheckpointError: it is something else.
     """
+    name = by_files(path) if path.is_dir() else by_content(path)
+    if name:
+        return CONTAINERS[name]
     if path.is_dir():
         raise CheckpointError(path, "is a folder in which no weight file that is known stands")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head[8:9] == b"{":
-        return CONTAINERS["safetensors"]
     for container in CONTAINERS.values():
         if path.name.endswith(container.endings):
             return container
@@ -105,20 +169,30 @@ def read(path: os.PathLike[str] | str) -> Contents:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
+        index = path.with_name(f"{path.name}.index")
+        if not index.exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        path = index
     container = recognise(path)
     container.need()
+    if container.apart:
+        from cbam_core.containers import apart
+
+        return apart.read(container, path)
+    return read_here(container, path)
+
+
+def read_here(container: Container, path: Path) -> Contents:
+    """The arrays of `path`, read in this process; every error is a CheckpointError."""
     try:
-        contents = _module(container).read(path)
+        contents = module(container).read(path)
+        check(path, contents)
     except CheckpointError:
         raise
     except (Exception, RecursionError, MemoryError) as error:
-        reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        reason = f"{kind}{str(error).strip()[:300]}"
         raise CheckpointError(path, f"is not a readable {container.about} ({reason})") from error
-    if len(contents.arrays) > MAX_ARRAYS:
-        raise CheckpointError(
-            path, f"holds {len(contents.arrays)} arrays, more than the {MAX_ARRAYS} that are read"
-        )
     return contents
 
 
@@ -135,8 +209,13 @@ def write(path: os.PathLike[str] | str, contents: Contents, container: Container
         raise ValueError(f"a {container.about} can't be written; {container.writes}")
     whole = whole_folder if container.is_folder else whole_file
     with whole(Path(path)) as beside:
-        _module(container).write(beside, contents)
+        if container.apart:
+            from cbam_core.containers import apart
+
+            apart.write(container, beside, contents)
+        else:
+            module(container).write(beside, contents)
 
 
-def _module(container: Container) -> ModuleType:
+def module(container: Container) -> ModuleType:
     return importlib.import_module(f"cbam_core.containers.{container.name}")

@@ -12,10 +12,10 @@ from cbam_core.dialects.dialect import (
     torch_norm,
 )
 
-_SETTABLE = (
+SETTABLE = (
     "channel_pools", "gate", "order", "pooling", "residual", "norm_eps", "norm_momentum",
 )  # fmt: skip
-_OPTIONAL = ("mlp_bias", "spatial_bias", "spatial_norm")
+OPTIONAL = ("mlp_bias", "spatial_bias", "spatial_norm")
 
 # The tf modules and the Flax modules, nnx and linen, have the same names.
 CANONICAL = Dialect(
@@ -33,8 +33,8 @@ CANONICAL = Dialect(
             for n in ("scale", "bias", "mean", "var")
         },
     ),
-    settable=_SETTABLE,
-    optional=_OPTIONAL,
+    settable=SETTABLE,
+    optional=OPTIONAL,
 )
 
 CBAM_TORCH = Dialect(
@@ -46,7 +46,7 @@ CBAM_TORCH = Dialect(
         | torch_conv("spatial.conv", bias=True)
         | torch_norm("spatial.norm"),
     ),
-    settable=_SETTABLE,
-    optional=_OPTIONAL,
+    settable=SETTABLE,
+    optional=OPTIONAL,
     counters=("spatial.norm.num_batches_tracked",),
 )

@@ -89,6 +89,11 @@ class Dialect:
     in_order: bool = False
     lookalike: str = ""
 
+    @property
+    def separator(self) -> str:
+        """What stands between a block's path and its names: a slash if they have slashes."""
+        return "/" if any("/" in name for name, _ in self.spellings[0].values()) else "."
+
 
 def mlp(
     first: str, second: str, layout: Layout, *, bias: bool, kernel: str = ".weight"
