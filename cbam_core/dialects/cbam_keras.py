@@ -3,40 +3,31 @@
 Keras 2's way of writing a Keras 3 model, and its SavedModel, have the canonical names.
 """
 
-from cbam_core.dialects.canonical import OPTIONAL, SETTABLE
-from cbam_core.dialects.dialect import IN_OUT, SPACE_IN_OUT, VECTOR, Dialect, Leaves
+from cbam_core.dialects.canonical import ALONE, OPTIONAL, SETTABLE
+from cbam_core.dialects.dialect import KERAS_3, VECTOR, Dialect, Leaves, conv, mlp
+from cbam_core.dialects.layouts import IN_OUT
 
 
 def _channel(prefix: str) -> Leaves:
-    return {
-        "channel.reduce.kernel": (f"{prefix}reduce/vars/0", IN_OUT),
-        "channel.reduce.bias": (f"{prefix}reduce/vars/1", VECTOR),
-        "channel.expand.kernel": (f"{prefix}expand/vars/0", IN_OUT),
-        "channel.expand.bias": (f"{prefix}expand/vars/1", VECTOR),
-    }
+    return mlp(f"{prefix}reduce", f"{prefix}expand", IN_OUT, bias=True, ends=KERAS_3)
 
 
 def _spatial(prefix: str) -> Leaves:
+    norm = enumerate(("scale", "bias", "mean", "var"))
     return {
         "spatial.squeeze.kernel": (f"{prefix}squeeze/vars/0", IN_OUT),
-        "spatial.conv.kernel": (f"{prefix}conv/vars/0", SPACE_IN_OUT),
-        "spatial.conv.bias": (f"{prefix}conv/vars/1", VECTOR),
-        "spatial.norm.scale": (f"{prefix}norm/vars/0", VECTOR),
-        "spatial.norm.bias": (f"{prefix}norm/vars/1", VECTOR),
-        "spatial.norm.mean": (f"{prefix}norm/vars/2", VECTOR),
-        "spatial.norm.var": (f"{prefix}norm/vars/3", VECTOR),
+        **conv(f"{prefix}conv", bias=True, ends=KERAS_3),
+        **{f"spatial.norm.{n}": (f"{prefix}norm/vars/{place}", VECTOR) for place, n in norm},
     }
 
 
 CBAM_KERAS = Dialect(
     name="cbam_keras",
     about="cbam_keras, in files of Keras 3",
-    spellings=(
-        {**_channel("channel/"), **_spatial("spatial/")},
-        # ChannelAttention, SqueezeExcitation and SpatialAttention as layers of their own.
-        _channel(""),
-        _spatial(""),
-    ),
+    spellings=({**_channel("channel/"), **_spatial("spatial/")},),
+    # ChannelAttention, SqueezeExcitation and SpatialAttention as layers of their own.
+    bare=(_channel(""), _spatial("")),
     settable=SETTABLE,
     optional=OPTIONAL,
+    alone=ALONE,
 )
