@@ -55,7 +55,7 @@ def _problems(spec: CBAMSpec, weights: Weights, dialect: Dialect, has: set[str])
     return [
         *(_too_much(spec, dialect, field, has) for field in sorted(own - has)),
         *(_too_little(dialect, field) for field in sorted(lacking)),
-        *_fixed(spec, dialect),
+        *_fixed(spec, dialect, has),
     ]
 
 
@@ -70,14 +70,13 @@ def _too_little(dialect: Dialect, field: str) -> str:
     return f"{field}=False: {dialect.name} always has one{offer}"
 
 
-def _fixed(spec: CBAMSpec, dialect: Dialect) -> list[str]:
+def _fixed(spec: CBAMSpec, dialect: Dialect, has: set[str]) -> list[str]:
     """Fields in which the code of `dialect` always is another block than `spec`."""
     fields = {"gate", "pooling", "residual"}
     fields |= {"channel_pools"} if spec.has_channel_gate else set()
     fields |= {"order"} if spec.has_channel_gate and spec.has_spatial_gate else set()
-    fields |= (
-        {"norm_eps", "norm_momentum"} if spec.has_spatial_gate and spec.spatial_norm else set()
-    )
+    has_norm = spec.has_spatial_gate and spec.spatial_norm and "spatial_norm" in has
+    fields |= {"norm_eps", "norm_momentum"} if has_norm else set()
     theirs = CBAMSpec(1, **dialect.fields)
     return [
         f"{field}={getattr(spec, field)!r}: {dialect.name} has {getattr(theirs, field)!r}"
