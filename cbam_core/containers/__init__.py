@@ -81,6 +81,8 @@ def recognise(path: Path) -> Container:
     """
     if path.is_dir():
         raise CheckpointError(path, "is a folder in which no weight file that is known stands")
+    if not path.is_file():
+        raise CheckpointError(path, "is neither a file nor a folder")
     name = by_content(path)
     if name:
         return CONTAINERS[name]
