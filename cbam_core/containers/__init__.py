@@ -131,6 +131,8 @@ def recognise(path: Path) -> Container:
     Raises:
         CheckpointError: it is something else.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CheckpointError(path, "is neither a file nor a folder")
     name = by_files(path) if path.is_dir() else by_content(path)
     if name:
         return CONTAINERS[name]
