@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy as np
 from cbam_core import blocks, containers
 from cbam_core.blocks import Block
 from cbam_core.contents import CheckpointError, Contents
-from cbam_core.dialects import DIALECTS, Dialect
+from cbam_core.dialects import Dialect, named
+from cbam_core.nestings import unwrap
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import as_canonical, check_weights, weight_shapes
 
@@ -26,7 +27,8 @@ class Checkpoint:
 
     Attributes:
         blocks: path in the model -> the CBAM or squeeze-and-excitation block that stands there; a
-            block that is all of the file has the path "".
+            block that is all of the file has the path "". The number of gates that have one (ca1,
+            sa1) stands behind a #.
         rest: name in the file -> array, of all that belongs to no block.
         facts: what stands beside the arrays ("epoch", "arch").
         lookalikes: path -> the dialect of what looks like a CBAM and is not the paper's.
@@ -60,7 +62,7 @@ class Checkpoint:
         if len(self.blocks) == 1:
             return next(iter(self.blocks.values())).weights
         return {
-            f"{path}.{name}": array
+            f"{path}.{name}" if path else name: array
             for path, block in self.blocks.items()
             for name, array in block.weights.items()
         }
@@ -70,8 +72,8 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
     """Read the CBAMs of a weight file, whoever wrote it.
 
     Args:
-        dialect: the implementation that wrote it, a key of `cbam_core.DIALECTS`; where it is None
-            and several write such names, that is an error which lists them.
+        dialect: the implementation that wrote it, a key of `cbam_core.DIALECTS`, or several with
+            commas; if None, and several write such names, that is an error which lists them.
         fields: of the spec, what no array shows and its dialect leaves open, such as
             channel_pools=("avg", "max", "lp").
 
@@ -91,23 +93,29 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
         >>> found.dialect, found.spec
         ('canonical', CBAMSpec(64))
     """
-    if dialect is not None and dialect not in DIALECTS:
-        raise ValueError(f"dialect={dialect!r} is unknown; choose from {', '.join(DIALECTS)}")
+    asked = [one.name for one in named(dialect)] if dialect is not None else []
     CBAMSpec(1).replace(**fields)
     contents = containers.read(path)
-    if "cbam_format" in contents.metadata and dialect in (None, "canonical"):
+    if "cbam_format" in contents.metadata and asked in ([], ["canonical"]):
         return _canonical(path, contents)
-    names = blocks.unwrap(contents.arrays)
+    names = unwrap(contents.arrays)
+    arrays = {bare: contents.arrays[name] for bare, name in names.items()}
     try:
-        arrays = {bare: contents.arrays[name] for bare, name in names.items()}
         found, lookalikes = blocks.find(arrays, dialect, fields)
     except ValueError as error:
         raise CheckpointError(path, str(error)) from error
     if not found:
-        raise CheckpointError(path, _nothing(contents, dialect, lookalikes))
-    taken = {names[n] for b in found.values() for n in (*b.names.values(), *b.counters)}
+        raise CheckpointError(path, _nothing(arrays, dialect, lookalikes))
+    found = {place: _in_file(block, names) for place, block in found.items()}
+    taken = {name for block in found.values() for name in (*block.names.values(), *block.counters)}
     rest = {name: array for name, array in contents.arrays.items() if name not in taken}
     return Checkpoint(os.fspath(path), found, rest, contents.facts, lookalikes)
+
+
+def _in_file(block: Block, names: Mapping[str, str]) -> Block:
+    """The block with the names that its arrays have in the file, nestings and all."""
+    own = {canonical: names[name] for canonical, name in block.names.items()}
+    return replace(block, names=own, counters=tuple(names[name] for name in block.counters))
 
 
 def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec: CBAMSpec) -> None:
@@ -160,7 +168,7 @@ def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
     found_blocks = {}
     for place, spec in specs.items():
         names = {leaf: f"{place}.{leaf}" if place else leaf for leaf in weights[place]}
-        found_blocks[place] = Block("canonical", spec, weights[place], names, (), ())
+        found_blocks[place] = Block("canonical", spec, weights[place], names, (), {})
     rest = {name: array for name, array in contents.arrays.items() if name not in own}
     return Checkpoint(os.fspath(path), found_blocks, rest, contents.facts)
 
@@ -176,11 +184,28 @@ def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:
     return {path: CBAMSpec.from_dict(fields) for path, fields in specs.items()}
 
 
-def _nothing(contents: Contents, dialect: str | None, lookalikes: Mapping[str, Dialect]) -> str:
+def _nothing(
+    arrays: Mapping[str, np.ndarray], dialect: str | None, lookalikes: Mapping[str, Dialect]
+) -> str:
     """Why a file has no CBAM."""
     if lookalikes:
         path, found = next(iter(lookalikes.items()))
         return f"holds no CBAM: what stands at {path!r} is {found.about}: {found.lookalike}"
-    names = ", ".join(list(contents.arrays)[:3])
+    others = _others(arrays) if dialect else ""
     kind = f"of the dialect {dialect!r}" if dialect else "in any dialect that this project knows"
-    return f"holds no CBAM {kind}: its {len(contents.arrays)} arrays are called {names}, ..."
+    names = ", ".join(list(arrays)[:3])
+    return (
+        others
+        or blocks.nearest(arrays, dialect)
+        or f"holds no CBAM {kind}: its {len(arrays)} arrays are called {names}, ..."
+    )
+
+
+def _others(arrays: Mapping[str, np.ndarray]) -> str:
+    """What a file holds in dialects that were not asked for."""
+    try:
+        found, _ = blocks.find(arrays)
+    except ValueError:
+        return ""
+    path, block = next(iter(found.items()), ("", None))
+    return f"is written in {block.dialect} (at {path!r}); pass that dialect" if block else ""

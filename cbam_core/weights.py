@@ -24,6 +24,14 @@ from cbam_core.spec import CBAMSpec
 
 # The norm's running statistics are weights that training updates without a gradient.
 STATISTICS = ("spatial.norm.mean", "spatial.norm.var")
+# Weight -> the field of a spec that says whether a block has it; the others stand with their gate.
+SWITCHES = {
+    "channel.reduce.bias": "mlp_bias",
+    "channel.expand.bias": "mlp_bias",
+    "spatial.squeeze.kernel": "spatial_descriptor",
+    "spatial.conv.bias": "spatial_bias",
+    **{f"spatial.norm.{leaf}": "spatial_norm" for leaf in ("scale", "bias", "mean", "var")},
+}
 
 
 def weight_shapes(spec: CBAMSpec) -> dict[str, tuple[int, ...]]:
@@ -79,9 +87,9 @@ def check_weights(
         if name in found and found[name].shape != tuple(shape)
     ]
     problems += [
-        f"of another dtype: {name} has {array.dtype}, expected {', '.join(_FLOATS)}"
+        f"of another dtype: {name} has {array.dtype}, expected {', '.join(FLOATS)}"
         for name, array in found.items()
-        if name in shapes and array.dtype.name not in _FLOATS
+        if name in shapes and array.dtype.name not in FLOATS
     ]
     if problems:
         raise ValueError(
@@ -102,4 +110,4 @@ def as_canonical(array: np.ndarray) -> np.ndarray:
 
 
 # bfloat16 is ml_dtypes', which the core does not import, so names decide.
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
+FLOATS = ("float64", "float32", "float16", "bfloat16")

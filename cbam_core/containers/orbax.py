@@ -33,7 +33,7 @@ def read(path: Path) -> Contents:
     ours = custom.get(nesting.RESERVED, {})
     facts: dict[str, Any] = {"step": max(steps)} if steps else {}
     facts |= {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str)}
-    arrays = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
+    arrays = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, str)}
     arrays = {name: as_canonical(arrays[name]) for name in sorted(arrays, key=by_number)}
     return Contents(arrays, facts | ours.get("facts", {}), ours.get("metadata", {}))
 

@@ -1,30 +1,25 @@
-"""cbam_keras as Keras 3 writes it: by attribute, with a layer's variables numbered.
+"""cbam_keras in files of Keras 3, which follow the attributes and number a layer's variables.
 
-Keras 2's way of writing a Keras 3 model, and its SavedModel, have the canonical names.
+Where Keras 3 writes as Keras 2 did, or as TensorFlow does, the names are the canonical ones.
 """
 
-from cbam_core.dialects.canonical import OPTIONAL, SETTABLE
-from cbam_core.dialects.dialect import IN_OUT, SPACE_IN_OUT, VECTOR, Dialect, Leaves
+from cbam_core.dialects.canonical import ALONE, OPTIONAL, SETTABLE
+from cbam_core.dialects.dialect import KERAS_3, VECTOR, Dialect, Leaves, conv, mlp
+from cbam_core.dialects.layouts import IN_OUT
 
 
-def _channel(prefix: str) -> Leaves:
+def _channel(path: str) -> Leaves:
+    return mlp(f"{path}reduce", f"{path}expand", IN_OUT, bias=True, ends=KERAS_3)
+
+
+def _spatial(path: str) -> Leaves:
     return {
-        "channel.reduce.kernel": (f"{prefix}reduce/vars/0", IN_OUT),
-        "channel.reduce.bias": (f"{prefix}reduce/vars/1", VECTOR),
-        "channel.expand.kernel": (f"{prefix}expand/vars/0", IN_OUT),
-        "channel.expand.bias": (f"{prefix}expand/vars/1", VECTOR),
-    }
-
-
-def _spatial(prefix: str) -> Leaves:
-    return {
-        "spatial.squeeze.kernel": (f"{prefix}squeeze/vars/0", IN_OUT),
-        "spatial.conv.kernel": (f"{prefix}conv/vars/0", SPACE_IN_OUT),
-        "spatial.conv.bias": (f"{prefix}conv/vars/1", VECTOR),
-        "spatial.norm.scale": (f"{prefix}norm/vars/0", VECTOR),
-        "spatial.norm.bias": (f"{prefix}norm/vars/1", VECTOR),
-        "spatial.norm.mean": (f"{prefix}norm/vars/2", VECTOR),
-        "spatial.norm.var": (f"{prefix}norm/vars/3", VECTOR),
+        "spatial.squeeze.kernel": (f"{path}squeeze/vars/0", IN_OUT),
+        **conv(f"{path}conv", bias=True, ends=KERAS_3),
+        "spatial.norm.scale": (f"{path}norm/vars/0", VECTOR),
+        "spatial.norm.bias": (f"{path}norm/vars/1", VECTOR),
+        "spatial.norm.mean": (f"{path}norm/vars/2", VECTOR),
+        "spatial.norm.var": (f"{path}norm/vars/3", VECTOR),
     }
 
 
@@ -33,10 +28,25 @@ CBAM_KERAS = Dialect(
     about="cbam_keras, in files of Keras 3",
     spellings=(
         {**_channel("channel/"), **_spatial("spatial/")},
-        # ChannelAttention, SqueezeExcitation and SpatialAttention as layers of their own.
-        _channel(""),
-        _spatial(""),
+        # The gates as layers of their own, under the names that Keras makes of their classes'.
+        _channel("channel_attention/"),
+        _channel("channel_attention_{n}/"),
+        _spatial("spatial_attention/"),
+        _spatial("spatial_attention_{n}/"),
     ),
+    bare=(_channel(""), _spatial("")),
     settable=SETTABLE,
     optional=OPTIONAL,
+    alone=ALONE,
+)
+
+CBAM_KERAS_SE = Dialect(
+    name="cbam_keras_se",
+    about="cbam_keras' SqueezeExcitation, in files of Keras 3",
+    spellings=(_channel("squeeze_excitation/"), _channel("squeeze_excitation_{n}/")),
+    bare=(_channel(""),),
+    fields={"channel_pools": ("avg",), "order": "channel"},
+    settable=("gate",),
+    optional=("mlp_bias",),
+    alone=("channel",),
 )

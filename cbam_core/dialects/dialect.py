@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How an array lies in a file, and how it becomes canonical.
-
-    Attributes:
-        fits: whether an array of this shape can lie so.
-        read: to the canonical layout.
-        write: from the canonical layout, for feature maps of a rank.
-    """
-
-    name: str
-    fits: Callable[[Shape], bool]
-    read: Callable[[np.ndarray], np.ndarray]
-    write: Callable[[np.ndarray, int], np.ndarray]
-
-
-VECTOR = Layout("(C,)", lambda shape: len(shape) == 1, lambda w: w, lambda w, rank: w)
-IN_OUT = Layout("(in, out)", lambda shape: len(shape) == 2, lambda w: w, lambda w, rank: w)
-OUT_IN = Layout("(out, in)", lambda shape: len(shape) == 2, lambda w: w.T, lambda w, rank: w.T)
-# A 1x1 convolution in the place of a linear layer.
-OUT_IN_ONES = Layout(
-    "(out, in, 1..)",
-    lambda shape: 3 <= len(shape) <= 5 and set(shape[2:]) == {1},
-    lambda w: w.reshape(w.shape[:2]).T,
-    lambda w, rank: w.T.reshape(w.shape[::-1] + (1,) * rank),
-)
-ONES_IN_OUT = Layout(
-    "(1.., in, out)",
-    lambda shape: 3 <= len(shape) <= 5 and set(shape[:-2]) == {1},
-    lambda w: w.reshape(w.shape[-2:]),
-    lambda w, rank: w.reshape((1,) * rank + w.shape),
-)
-OUT_IN_SPACE = Layout(
-    "(out, in, k..)",
-    lambda shape: 3 <= len(shape) <= 5,
-    lambda w: np.moveaxis(w, (1, 0), (-2, -1)),
-    lambda w, rank: np.moveaxis(w, (-1, -2), (0, 1)),
-)
-SPACE_IN_OUT = Layout(
-    "(k.., in, out)", lambda shape: 3 <= len(shape) <= 5, lambda w: w, lambda w, rank: w
-)
+from cbam_core.dialects.layouts import OUT_IN_SPACE, SPACE_IN_OUT, VECTOR, Layout
 
 # Canonical name -> the owner's name and layout. In a name, {n} is a number that all names of a
-# block have in common, or nothing: ca{n}.fc1.weight.
+# block have in common, or nothing (ca{n}.fc1.weight is ca.fc1.weight and ca2.fc1.weight), and {_}
+# one that the framework gave the layer (dense{_}/kernel is dense/kernel and dense_7/kernel), so
+# that the order of the layers tells the blocks apart.
 Leaves = Mapping[str, tuple[str, Layout]]
 
+GATES = ("channel", "spatial")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Dialect:
     """One public implementation, as a table.
 
@@ -67,50 +27,74 @@ class Dialect:
         name: as `--from` and `--to` take it.
         about: whose code it is, in a line.
         spellings: the names of a block's weights, relative to the block; the first is written.
+        bare: names that layers of other kinds have as well, such as fc1 and fc2: those of a module
+            that holds nothing else.
         fields: what the code fixes and no array shows, as fields of a CBAMSpec; the rest has the
-            defaults of CBAMSpec.
+            defaults of CBAMSpec. What arrays do show is taken from them.
         settable: fields that its users choose and no array shows; `fields` has their default.
         optional: of "mlp_bias", "spatial_bias", "spatial_norm" what a block may have or lack;
             what has names in a spelling and is not optional is always there.
+        alone: the gates, "channel" or "spatial", that stand without the other.
         maps: the order in which the convolution takes the pooled maps.
-        counters: names, relative to the block, of arrays that are neither weights nor statistics.
-        in_order: whether names say nothing, so that the order in the file gives the pairs.
         lookalike: why this is not the paper's CBAM, if it is not.
     """
 
     name: str
     about: str
-    spellings: tuple[Leaves, ...]
+    spellings: tuple[Leaves, ...] = ()
+    bare: tuple[Leaves, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     settable: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
     maps: tuple[str, str] = ("avg", "max")
-    counters: tuple[str, ...] = ()
-    in_order: bool = False
     lookalike: str = ""
 
-    @property
-    def separator(self) -> str:
-        """What stands between a block's path and its names: a slash if they have slashes."""
-        return "/" if any("/" in name for name, _ in self.spellings[0].values()) else "."
+    def spelling(self, gates: tuple[str, ...]) -> Leaves | None:
+        """The names to write for a block that has these gates; None if there are none."""
+        for leaves in self.spellings:
+            if gates_of(leaves) == gates or (
+                gates[0] in self.alone and gates[0] in gates_of(leaves)
+            ):
+                return leaves
+        return next((leaves for leaves in self.bare if gates_of(leaves) == gates), None)
+
+
+def gates_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The gates to which canonical names belong.
+
+    >>> gates_of({"channel.reduce.kernel", "channel.expand.kernel"})
+    ('channel',)
+    """
+    found = {name.partition(".")[0] for name in names}
+    return tuple(gate for gate in GATES if gate in found)
+
+
+# What a layer calls its kernel and its bias.
+TORCH = (".weight", ".bias")
+TENSORFLOW = ("/kernel", "/bias")
+KERAS_3 = ("/vars/0", "/vars/1")
 
 
 def mlp(
-    first: str, second: str, layout: Layout, *, bias: bool, kernel: str = ".weight"
+    first: str, second: str, layout: Layout, *, bias: bool, ends: tuple[str, str] = TORCH
 ) -> dict[str, tuple[str, Layout]]:
     """The leaves of a two-layer MLP whose layers are called `first` and `second`."""
     leaves: dict[str, tuple[str, Layout]] = {}
     for ours, theirs in (("reduce", first), ("expand", second)):
-        leaves[f"channel.{ours}.kernel"] = (theirs + kernel, layout)
+        leaves[f"channel.{ours}.kernel"] = (theirs + ends[0], layout)
         if bias:
-            leaves[f"channel.{ours}.bias"] = (f"{theirs}{kernel[0]}bias", VECTOR)
+            leaves[f"channel.{ours}.bias"] = (theirs + ends[1], VECTOR)
     return leaves
 
 
-def torch_conv(name: str, *, bias: bool = False) -> dict[str, tuple[str, Layout]]:
-    """The leaves of the spatial gate's convolution in PyTorch."""
-    leaves = {"spatial.conv.kernel": (f"{name}.weight", OUT_IN_SPACE)}
-    return leaves | ({"spatial.conv.bias": (f"{name}.bias", VECTOR)} if bias else {})
+def conv(
+    name: str, *, bias: bool = False, ends: tuple[str, str] = TORCH
+) -> dict[str, tuple[str, Layout]]:
+    """The leaves of the spatial gate's convolution."""
+    layout = OUT_IN_SPACE if ends == TORCH else SPACE_IN_OUT
+    leaves = {"spatial.conv.kernel": (name + ends[0], layout)}
+    return leaves | ({"spatial.conv.bias": (name + ends[1], VECTOR)} if bias else {})
 
 
 def torch_norm(name: str) -> dict[str, tuple[str, Layout]]:
@@ -119,14 +103,24 @@ def torch_norm(name: str) -> dict[str, tuple[str, Layout]]:
     return {f"spatial.norm.{ours}": (f"{name}.{theirs}", VECTOR) for ours, theirs in leaves.items()}
 
 
-def pattern(name: str) -> re.Pattern[str]:
-    """What matches a leaf's name at the end of a path, with groups `prefix` and `n`.
+def counters(leaves: Leaves) -> tuple[str, ...]:
+    """Names of arrays that are neither weights nor statistics: a PyTorch norm's batches."""
+    mean = leaves.get("spatial.norm.mean", ("", VECTOR))[0]
+    is_torch = mean.endswith(".running_mean")
+    return (mean.replace("running_mean", "num_batches_tracked"),) if is_torch else ()
 
-    >>> found = pattern("ca{n}.fc1.weight").fullmatch("layer1.0.ca2.fc1.weight")
-    >>> found["prefix"], found["n"]
-    ('layer1.0.', '2')
+
+@functools.cache
+def pattern(name: str) -> re.Pattern[str]:
+    """What matches a leaf's name, with dots, and the numbers in it: a group `n`, and one for each
+    {_}.
+
+    >>> pattern("ca{n}.fc1.weight").fullmatch("ca2.fc1.weight")["n"]
+    '2'
+    >>> pattern("dense{_}/kernel").fullmatch("dense_7.kernel").groups()
+    ('', '7')
     """
-    escaped = re.escape(name).replace(r"\{n\}", r"(?P<n>\d*)").replace(r"\.", "[./]")
-    if "{n}" not in name:
-        escaped += "(?P<n>)"
-    return re.compile(rf"(?P<prefix>(?:.*[./])?){escaped}", re.DOTALL)
+    # Nine digits, since a longer number is none that a framework gave.
+    escaped = re.escape(name.replace("/", ".")).replace(r"\{_\}", r"(?:_(\d{1,9}))?")
+    escaped = escaped.replace(r"\{n\}", r"(?P<n>\d{0,9})")
+    return re.compile(escaped if "{n}" in name else f"(?P<n>){escaped}")
