@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -19,21 +20,33 @@ from cbam_core.containers.nesting import RESERVED
 from cbam_core.contents import MAX_ARRAYS, Contents, check_size
 from cbam_core.weights import as_canonical
 
+# What a heap of texts begins with: a signature, a version and three zeros.
+_HEAP = b"GCOL\1\0\0\0"
 # What Keras says about a model beside its weights: long, and for Keras alone.
 _CONFIGS = ("model_config", "training_config")
 
 
-def read(path: Path, file: Path | BinaryIO | None = None) -> Contents:
-    """The contents of `path`, or of the HDF5 `file` inside it."""
+def read(path: Path) -> Contents:
+    """The contents of the file at `path`."""
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        h5py.File(path, "r") as root,
+    ):
+        return read_root(path, root, data)
+
+
+def read_root(path: Path, root: h5py.File, data: bytes | mmap.mmap) -> Contents:
+    """The contents of an opened file with the bytes `data`, which is `path` or stands in it."""
     from cbam_core.containers import keras2, keras3
 
-    with h5py.File(file or path, "r") as root:
-        datasets = list_datasets(root)
-        check_size(path, sum(_size(dataset) for dataset in datasets.values()))
-        layout = keras2 if keras2.lists_layers(root) else keras3
-        named = layout.in_order(root, datasets)
-        arrays = {name: _array(dataset) for name, dataset in named.items()}
-        metadata = {n: t for n, t in _texts(root).items() if n not in _CONFIGS}
+    check_heaps(root, data)
+    datasets = list_datasets(root)
+    check_size(path, sum(_size(dataset) for dataset in datasets.values()))
+    layout = keras2 if keras2.lists_layers(root) else keras3
+    named = layout.in_order(root, datasets)
+    arrays = {name: _array(dataset) for name, dataset in named.items()}
+    metadata = {n: t for n, t in _texts(root).items() if n not in _CONFIGS}
     ours = json.loads(metadata.pop(RESERVED, "{}"))
     return Contents(arrays, ours.get("facts", {}), metadata | ours.get("metadata", {}))
 
@@ -54,6 +67,39 @@ def create(path: Path, contents: Contents) -> h5py.File:
     ours = {"facts": dict(contents.facts), "metadata": dict(contents.metadata)}
     root.attrs[RESERVED] = json.dumps(ours)
     return root
+
+
+def check_heaps(root: h5py.File, data: bytes | mmap.mmap) -> None:
+    """Raise a ValueError for texts over which libhdf5 would not come to an end.
+
+    It steps through a heap of them by the lengths that are written there, and may stand still, or
+    go back, where one is 0 or overflows.
+    """
+    if root.id.get_create_plist().get_sizes() != (8, 8):
+        raise ValueError("its lengths are not of 8 bytes")
+    for count, (step, room) in enumerate(_heap_steps(data)):
+        if not 0 < step <= room:
+            raise ValueError("a heap of texts is damaged")
+        if count > 4 * MAX_ARRAYS:
+            raise ValueError("it holds more texts than any network")
+
+
+def _heap_steps(data: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Each step over a heap's head or one of its objects, and the bytes that are left for it."""
+    start = data.find(_HEAP)
+    while start >= 0:
+        end = min(start + _integer(data, start + 8, 8), len(data))
+        place, step = start, 16
+        while place + 16 <= end:
+            yield step, end - place
+            place += step
+            number, length = _integer(data, place, 2), _integer(data, place + 8, 8)
+            step = 16 + (length + 7) // 8 * 8 if number else length
+        start = data.find(_HEAP, start + 1)
+
+
+def _integer(data: bytes | mmap.mmap, place: int, width: int) -> int:
+    return int.from_bytes(data[place : place + width], "little")
 
 
 def list_datasets(root: h5py.Group) -> dict[str, h5py.Dataset]:

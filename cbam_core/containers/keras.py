@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from cbam_core.containers import archive, hdf5
 from cbam_core.contents import MAX_HEADER, Contents
 
@@ -21,8 +23,9 @@ def read(path: Path) -> Contents:
         said = {"class_name": _json(opened, "config.json").get("class_name")}
         said |= _json(opened, "metadata.json")
         # Whole, since a member's check sum is compared at its end.
-        weights = io.BytesIO(opened.read("model.weights.h5"))
-    contents = hdf5.read(path, weights)
+        weights = opened.read("model.weights.h5")
+    with h5py.File(io.BytesIO(weights), "r") as root:
+        contents = hdf5.read_root(path, root, weights)
     facts = {name: text for name, text in said.items() if isinstance(text, str)}
     return Contents(contents.arrays, facts, contents.metadata)
 

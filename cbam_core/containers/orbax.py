@@ -26,15 +26,15 @@ def read(path: Path) -> Contents:
     """The tree, the trees, or the latest step at `path`."""
     steps = _steps(path)
     folder = steps[max(steps)] if steps else path
-    leaves = {}
+    leaves: dict[str, np.ndarray | str] = {}
     for prefix, tree in _trees(folder).items():
         leaves |= {prefix + name: leaf for name, leaf in _leaves(path, tree).items()}
-    facts = {"step": max(steps)} if steps else {}
-    facts |= {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str)}
-    names = sorted(leaves.keys() - facts.keys(), key=by_number)
     custom = _json(folder / "_CHECKPOINT_METADATA").get("custom_metadata") or {}
     ours = custom.get(nesting.RESERVED, {})
-    arrays = {name: as_canonical(leaves[name]) for name in names}
+    facts: dict[str, Any] = {"step": max(steps)} if steps else {}
+    facts |= {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str)}
+    arrays = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, str)}
+    arrays = {name: as_canonical(arrays[name]) for name in sorted(arrays, key=by_number)}
     return Contents(arrays, facts | ours.get("facts", {}), ours.get("metadata", {}))
 
 

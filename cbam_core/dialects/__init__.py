@@ -2,7 +2,7 @@
 
 from cbam_core.dialects.canonical import CANONICAL, CBAM_TORCH
 from cbam_core.dialects.cbam_flax import CBAM_FLAX
-from cbam_core.dialects.cbam_keras import CBAM_KERAS
+from cbam_core.dialects.cbam_keras import CBAM_KERAS, CBAM_KERAS_SE
 from cbam_core.dialects.dialect import Dialect
 from cbam_core.dialects.elbuco1 import ELBUCO1
 from cbam_core.dialects.k3_addons import K3_ADDONS
@@ -12,6 +12,7 @@ from cbam_core.dialects.kobiso_keras import KOBISO_KERAS
 from cbam_core.dialects.kobiso_se import KOBISO_SE
 from cbam_core.dialects.luuuyi import LUUUYI
 from cbam_core.dialects.mmyolo import MMYOLO
+from cbam_core.dialects.nested import NESTED
 from cbam_core.dialects.official import OFFICIAL
 from cbam_core.dialects.osmr import OSMR
 from cbam_core.dialects.seed_tf1 import SEED_TF1
@@ -30,9 +31,10 @@ from cbam_core.dialects.xmu import XMU
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        CANONICAL, CBAM_TORCH, CBAM_KERAS, OFFICIAL, OSMR, UGENTERAAN, ELBUCO1, LUUUYI, SEED_TORCH,
-        TIMM, TIMM_LIGHT, MMYOLO, XMU, KOBISO, KOBISO_KERAS, KERAS, SEED_TF1, K3_ADDONS, CBAM_FLAX,
-        KOBISO_SE, SENET, TIMM_SE, TORCHVISION_SE, ULTRALYTICS, UNSHARED_MLP,
+        CANONICAL, NESTED, CBAM_TORCH, CBAM_KERAS, CBAM_KERAS_SE, OFFICIAL, OSMR, UGENTERAAN,
+        ELBUCO1, LUUUYI, SEED_TORCH, TIMM, TIMM_LIGHT, MMYOLO, XMU, KOBISO, KOBISO_KERAS, KERAS,
+        SEED_TF1, K3_ADDONS, CBAM_FLAX, KOBISO_SE, SENET, TIMM_SE, TORCHVISION_SE, ULTRALYTICS,
+        UNSHARED_MLP,
     )
 }  # fmt: skip
 

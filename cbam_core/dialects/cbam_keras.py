@@ -1,6 +1,6 @@
-"""cbam_keras as Keras 3 writes it: by attribute, with a layer's variables numbered.
+"""cbam_keras in files of Keras 3, which follow the attributes and number a layer's variables.
 
-Keras 2's way of writing a Keras 3 model, and its SavedModel, have the canonical names.
+Where Keras 3 writes as Keras 2 did, or as TensorFlow does, the names are the canonical ones.
 """
 
 from cbam_core.dialects.canonical import ALONE, OPTIONAL, SETTABLE
@@ -8,26 +8,45 @@ from cbam_core.dialects.dialect import KERAS_3, VECTOR, Dialect, Leaves, conv, m
 from cbam_core.dialects.layouts import IN_OUT
 
 
-def _channel(prefix: str) -> Leaves:
-    return mlp(f"{prefix}reduce", f"{prefix}expand", IN_OUT, bias=True, ends=KERAS_3)
+def _channel(path: str) -> Leaves:
+    return mlp(f"{path}reduce", f"{path}expand", IN_OUT, bias=True, ends=KERAS_3)
 
 
-def _spatial(prefix: str) -> Leaves:
-    norm = enumerate(("scale", "bias", "mean", "var"))
+def _spatial(path: str) -> Leaves:
     return {
-        "spatial.squeeze.kernel": (f"{prefix}squeeze/vars/0", IN_OUT),
-        **conv(f"{prefix}conv", bias=True, ends=KERAS_3),
-        **{f"spatial.norm.{n}": (f"{prefix}norm/vars/{place}", VECTOR) for place, n in norm},
+        "spatial.squeeze.kernel": (f"{path}squeeze/vars/0", IN_OUT),
+        **conv(f"{path}conv", bias=True, ends=KERAS_3),
+        "spatial.norm.scale": (f"{path}norm/vars/0", VECTOR),
+        "spatial.norm.bias": (f"{path}norm/vars/1", VECTOR),
+        "spatial.norm.mean": (f"{path}norm/vars/2", VECTOR),
+        "spatial.norm.var": (f"{path}norm/vars/3", VECTOR),
     }
 
 
 CBAM_KERAS = Dialect(
     name="cbam_keras",
     about="cbam_keras, in files of Keras 3",
-    spellings=({**_channel("channel/"), **_spatial("spatial/")},),
-    # ChannelAttention, SqueezeExcitation and SpatialAttention as layers of their own.
+    spellings=(
+        {**_channel("channel/"), **_spatial("spatial/")},
+        # The gates as layers of their own, under the names that Keras makes of their classes'.
+        _channel("channel_attention/"),
+        _channel("channel_attention_{n}/"),
+        _spatial("spatial_attention/"),
+        _spatial("spatial_attention_{n}/"),
+    ),
     bare=(_channel(""), _spatial("")),
     settable=SETTABLE,
     optional=OPTIONAL,
     alone=ALONE,
+)
+
+CBAM_KERAS_SE = Dialect(
+    name="cbam_keras_se",
+    about="cbam_keras' SqueezeExcitation, in files of Keras 3",
+    spellings=(_channel("squeeze_excitation/"), _channel("squeeze_excitation_{n}/")),
+    bare=(_channel(""),),
+    fields={"channel_pools": ("avg",), "order": "channel"},
+    settable=("gate",),
+    optional=("mlp_bias",),
+    alone=("channel",),
 )

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+import orbax.checkpoint as ocp
+from flax import nnx, serialization
 
 import cbam_flax as package
 from cbam_flax.evaluate import evaluate
 
-__all__ = ["build", "call", "evaluate", "gate", "package"]
+__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
 
 jax.config.update("jax_enable_x64", True)
 
@@ -31,3 +32,33 @@ def gate(module, x):
     """module.gate(x) for x (N, *S, C)."""
     module.eval()
     return np.asarray(module.gate(jnp.asarray(x)))
+
+
+def save(module, folder):
+    """The files in which its users save a module."""
+    state = nnx.state(module)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "state", state)
+        checkpointer.save(folder / "dict", nnx.to_pure_dict(state))
+    data = serialization.to_bytes(nnx.to_pure_dict(state))
+    (folder / "dict.msgpack").write_bytes(data)
+    return sorted(folder.iterdir())
+
+
+def _restored(path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path)
+
+
+def _load(module, path):
+    package.load_canonical(module, _restored(path))
+
+
+def _load_state(module, path):
+    state = nnx.state(module)
+    nnx.replace_by_pure_dict(state, _restored(path))
+    nnx.update(module, state)
+
+
+# Ending, dialect, and how its users load such a file into a module.
+LOADS = [(".orbax", None, _load), (".orbax", "nested", _load_state)]

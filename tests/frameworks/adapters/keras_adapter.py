@@ -6,7 +6,7 @@ import numpy as np
 import cbam_keras as package
 from cbam_keras.evaluate import evaluate, prepare
 
-__all__ = ["build", "call", "evaluate", "gate", "package"]
+__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
 
 # Float64 has to be asked for on JAX.
 prepare("cpu")
@@ -28,3 +28,24 @@ def call(module, x, training=False):
 def gate(module, x):
     """module.gate(x) for x (N, *S, C)."""
     return np.array(keras.ops.convert_to_numpy(module.gate(x)))
+
+
+def save(layer, folder):
+    """The files in which its users save a layer."""
+    keras.saving.save_weights(layer, folder / "layer.weights.h5")
+    x = keras.Input((*[None] * layer.spec.rank, layer.spec.channels), dtype=layer.dtype)
+    model = keras.Model(x, keras.layers.ReLU()(layer(x)))
+    model.compile("adam", "mse")
+    model.save_weights(folder / "model.weights.h5")
+    model.save(folder / "model.keras")
+    model.save(folder / "model.h5")
+    return sorted(folder.iterdir())
+
+
+def _load(layer, path):
+    layer.build()
+    keras.saving.load_weights(layer, path)
+
+
+# Ending, dialect, and how its users load such a file into a layer.
+LOADS = [(".weights.h5", None, _load)]

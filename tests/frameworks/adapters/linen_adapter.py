@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
 
 import cbam_flax.linen as linen
 from cbam_flax.linen.evaluate import evaluate
 
-__all__ = ["build", "call", "evaluate", "gate", "package"]
+__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
 
 jax.config.update("jax_enable_x64", True)
 
@@ -76,3 +78,20 @@ def call(block, x, training=False):
 def gate(block, x):
     """The block's gate for x (N, *S, C)."""
     return block.apply(x, method="gate_of")
+
+
+def save(block, folder):
+    """The files in which its users save variables."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "variables", block.variables)
+    (folder / "variables.msgpack").write_bytes(serialization.to_bytes(block.variables))
+    return sorted(folder.iterdir())
+
+
+def _load(block, path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        load_canonical(block, checkpointer.restore(path))
+
+
+# Ending, dialect, and how its users load such a file into a block.
+LOADS = [(".orbax", None, _load)]

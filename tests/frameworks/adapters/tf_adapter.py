@@ -5,7 +5,7 @@ import tensorflow as tf
 import cbam_tf as package
 from cbam_tf.evaluate import evaluate
 
-__all__ = ["build", "call", "evaluate", "gate", "package"]
+__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
 
 
 def build(name, *arguments, dtype="float32", **keywords):
@@ -24,3 +24,23 @@ def call(module, x, training=False):
 def gate(module, x):
     """module.gate(x) for x (N, *S, C)."""
     return module.gate(tf.constant(x)).numpy()
+
+
+def save(module, folder):
+    """The files in which its users save a module."""
+    alone = tf.train.Checkpoint(module).save(str(folder / "alone"))
+    optimizer = tf.keras.optimizers.Adam()
+    optimizer.build(module.trainable_variables)
+    beside = tf.train.Checkpoint(model=module, optimizer=optimizer).save(str(folder / "beside"))
+    tf.saved_model.save(module, str(folder / "saved"))
+    return [alone, f"{beside}.index", folder / "saved"]
+
+
+def _load(module, path):
+    reader = tf.train.load_checkpoint(str(path))
+    names = package.to_canonical(module)
+    package.load_canonical(module, {name: reader.get_tensor(name) for name in names})
+
+
+# Ending, dialect, and how its users load such a file into a module.
+LOADS = [(".tf", None, _load)]

@@ -6,7 +6,7 @@ import torch
 import cbam_torch as package
 from cbam_torch.evaluate import evaluate
 
-__all__ = ["build", "call", "evaluate", "gate", "package"]
+__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
 
 
 def build(name, *arguments, dtype="float32", **keywords):
@@ -35,3 +35,18 @@ def _first(x):
 
 def _last(y):
     return np.moveaxis(y.detach().numpy(), 1, -1)
+
+
+def save(module, folder):
+    """The files in which its users save a module."""
+    torch.save(module.state_dict(), folder / "module.pth")
+    torch.save({"state_dict": module.state_dict(), "epoch": 3}, folder / "training.pth.tar")
+    return [folder / "module.pth", folder / "training.pth.tar"]
+
+
+def _load(module, path):
+    module.load_state_dict(torch.load(path, weights_only=True))
+
+
+# Ending, dialect, and how its users load such a file into a module.
+LOADS = [(".pth", None, _load)]
