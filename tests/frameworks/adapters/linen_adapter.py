@@ -32,6 +32,11 @@ class Block:
     def __repr__(self):
         return repr(self.module)
 
+    @property
+    def pair(self):
+        """As a function takes it that knows linen modules alone."""
+        return self.module, self.variables
+
     def apply(self, x, training=False, **options):
         """The module applied to x, its statistics updated."""
         if "use_running_average" in inspect.signature(type(self.module)).parameters:
