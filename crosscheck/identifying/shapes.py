@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cbam_core.dialects.dialect import (
+from cbam_core.dialects.layouts import (
     IN_OUT,
     ONES_IN_OUT,
     OUT_IN,
