@@ -74,10 +74,11 @@ def _latest(folder: Path) -> Path:
     if not found:
         raise ValueError("its file `checkpoint` names no checkpoint")
     name = re.split(r"[/\\]", found[1])[-1]
-    index = folder / f"{name}.index"
-    if not index.exists():
-        raise ValueError(f"its file `checkpoint` names {name!r}, and there is no {index.name}")
-    return index
+    # Before there was an index, all stood in one file.
+    for path in (folder / f"{name}.index", folder / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"its file `checkpoint` names {name!r}, and there is no {name}.index")
 
 
 def _is_number(dtype: tf.DType) -> bool:
