@@ -136,6 +136,8 @@ def recognise(path: Path) -> Container:
     Raises:
         CheckpointError: it is something else.
     """
+    if not path.is_dir() and not path.is_file():
+        raise CheckpointError(path, "is neither a file nor a folder")
     name = by_files(path) if path.is_dir() else by_content(path)
     if name:
         return CONTAINERS[name]

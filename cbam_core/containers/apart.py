@@ -47,6 +47,7 @@ def read(container: Container, path: Path) -> Contents:
 
     Raises:
         ImportError: the library can't be imported.
+        OSError: the disk, on which the arrays are handed over, is full.
         CheckpointError: the file can't be read, or reading it took too long or crashed.
     """
     with tempfile.TemporaryDirectory(prefix="cbam-") as folder:
@@ -84,8 +85,6 @@ def write(container: Container, path: Path, contents: Contents) -> None:
             "metadata": dict(contents.metadata),
         }
         reply = _ask(container, "write", path, request, size_of(exchange))
-    if reply.get("error") == "OSError":
-        raise OSError(reply["errno"], reply["reason"])
     if reply.get("error"):
         raise ValueError(reply["reason"])
 
@@ -177,7 +176,10 @@ def _ask(
     seconds = SECONDS + size / BYTES_PER_SECOND
     # The current folder may be another one by now than the child's.
     about = {"do": what, "container": container.name, "file": os.path.abspath(path)}
-    return child.ask({**about, "seconds": seconds, **request}, seconds)
+    reply = child.ask({**about, "seconds": seconds, **request}, seconds)
+    if reply.get("error") == "OSError":
+        raise OSError(reply["errno"], reply["reason"])
+    return reply
 
 
 def _end_all() -> None:

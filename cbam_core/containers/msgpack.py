@@ -34,17 +34,21 @@ _DTYPES = {
 } | {"bfloat16": "uint16"}  # fmt: skip
 # Before an array's bytes: its shape and the name of its dtype.
 _MAX_HEAD = 1024
+# Arrays, numbers, and the maps and lists that they lie in.
+_MAX_VALUES = 20 * MAX_ARRAYS
 
 
 def read(path: Path) -> Contents:
     size = path.stat().st_size
+    nodes = _Nodes()
     with path.open("rb") as file:
         unpacker = msgpack.Unpacker(
             file,
             raw=False,
             strict_map_key=False,
             ext_hook=_extension,
-            object_pairs_hook=_Tables(),
+            object_pairs_hook=nodes.table,
+            list_hook=nodes.sequence,
             max_buffer_size=max(size, 1),
             max_array_len=MAX_ARRAYS,
             max_map_len=MAX_ARRAYS,
@@ -66,18 +70,22 @@ def write(path: Path, contents: Contents) -> None:
         _pack(tree, file)
 
 
-class _Tables:
-    """What becomes of a map's pairs, and a count of the maps, which a small file can have many
-    of."""
+class _Nodes:
+    """What becomes of maps and lists, and a count of their values: an empty list is one byte in
+    the file, and a hundred in memory."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, pairs: list[tuple[Any, Any]]) -> Any:
-        self.count += 1
+    def sequence(self, values: list[Any]) -> list[Any]:
+        self.count += 1 + len(values)
+        if self.count > _MAX_VALUES:
+            raise ValueError(f"it holds more than the {_MAX_VALUES} values that are read")
+        return values
+
+    def table(self, pairs: list[tuple[Any, Any]]) -> Any:
+        self.sequence(pairs)
         table = dict(pairs)
-        if self.count > 2 * MAX_ARRAYS:
-            raise ValueError("it nests more maps than any weights do")
         if len(table) < len(pairs):
             twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise ValueError(f"a map has the key {str(twice)[:100]!r} twice")

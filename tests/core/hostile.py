@@ -257,7 +257,11 @@ def msgpack_files(_: Path) -> dict[str, tuple[bytes, str]]:
             "holds 100000 arrays, expected 1 to 50000",
         ),
         "10^6 empty maps": (
-            msgpack.packb({str(i): [{}] * 1000 for i in range(1000)}), "nests more maps"
+            msgpack.packb({str(i): [{}] * 1000 for i in range(1000)}), "more than the 1000000"
+        ),
+        "10^7 empty lists": (
+            b"\x81\xa1a" + b"\xdc\x03\xe8" + (b"\xdc\x27\x10" + b"\x90" * 10_000) * 1000,
+            "more than the 1000000 values",
         ),
     }  # fmt: skip
 

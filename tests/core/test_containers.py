@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -288,6 +289,11 @@ def test_something_else_is_a_checkpoint_error(tmp_path, ending):
         _refused(path, reason)
 
 
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    _refused(tmp_path / "a.npz", "is neither a file nor a folder")
+
+
 def test_reading_imports_no_framework(tmp_path, torch_files):
     for name in ("safetensors", "npz"):
         containers.write(tmp_path / name, Contents(ARRAYS), CONTAINERS[name])
@@ -384,6 +390,16 @@ def test_a_library_that_can_not_be_imported_is_an_import_error(library):
     (library / "good.pth").write_text("good")
     with pytest.raises(ImportError, match=r"torch can't be imported: libcudart\.so is missing"):
         containers.read(library / "good.pth")
+
+
+@pytest.mark.parametrize("does", [containers.read, lambda path: containers.write(
+    path, Contents(ARRAYS), CONTAINERS["torch"])])  # fmt: skip
+def test_a_full_disk_is_no_fault_of_the_file(library, monkeypatch, does):
+    (library / "good.pth").write_text("good")
+    full = {"error": "OSError", "errno": errno.ENOSPC, "reason": "No space left on device"}
+    monkeypatch.setattr(apart._Child, "ask", lambda *_: full)
+    with pytest.raises(OSError, match="No space left on device"):
+        does(library / "good.pth")
 
 
 def test_a_module_in_the_current_folder_is_not_imported(library, monkeypatch):
