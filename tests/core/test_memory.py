@@ -30,7 +30,9 @@ import resource, sys
 import cbam_core
 from cbam_core.containers import apart
 
-cbam_core.convert(sys.argv[1], sys.argv[2], container=sys.argv[3], keep_rest=True)
+cbam_core.convert(
+    sys.argv[1], sys.argv[2], container=sys.argv[3], to="canonical", keep_rest=True
+)
 apart._end_all()
 peaks = [resource.getrusage(who).ru_maxrss for who in
          (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -539,7 +539,7 @@ def test_the_blocks_of_a_network_go_to_another_file_and_come_back(tmp_path):
     cbam_core.convert(tmp_path / "a.weights.h5", tmp_path / "b.safetensors", keep_rest=True)
     cbam_core.convert(tmp_path / "b.safetensors", tmp_path / "c.weights.h5", keep_rest=True)
     for weight in network.weights:
-        weight.assign(keras.ops.zeros_like(weight))
+        weight.assign(np.zeros(weight.shape))
     network.load_weights(tmp_path / "c.weights.h5")
     loaded = [keras.ops.convert_to_numpy(weight) for weight in network.weights]
     assert all(np.array_equal(one, other) for one, other in zip(known, loaded, strict=True))
@@ -554,3 +554,20 @@ def test_a_gate_of_its_own_is_read_where_its_file_tells_which_it_is(tmp_path):
     found = cbam_core.read(tmp_path / "a.weights.h5", "cbam_keras", reduction=4)
     assert found.spec == attention.spec
     assert list(found.weights) == list(cbam_keras.to_canonical(attention))
+
+
+def test_a_keras_2_file_is_loaded_by_the_order_of_its_layers(tmp_path):
+    spec = CBAMSpec.preset("kobiso", 16)
+    weights = specs.weights(spec)
+    cbam_core.write(tmp_path / "a.safetensors", weights, spec)
+    cbam_core.convert(tmp_path / "a.safetensors", tmp_path / "b.h5")
+    x = keras.Input((6, 6, 16), dtype="float64")
+    layers = [
+        keras.layers.Dense(2, dtype="float64"),
+        keras.layers.Dense(16, dtype="float64"),
+        keras.layers.Conv2D(1, 7, padding="same", use_bias=False, dtype="float64"),
+    ]
+    network = keras.Model(x, layers[2](layers[1](layers[0](x))[..., :2]))
+    network.load_weights(tmp_path / "b.h5")
+    loaded = [keras.ops.convert_to_numpy(weight) for weight in network.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(loaded, weights.values(), strict=True))
