@@ -84,7 +84,12 @@ CONTAINERS = {
             apart=True,
         ),
         Container(
-            "keras2", "Keras HDF5 file", (".h5", ".hdf5"), requires=("h5py", "h5"), apart=True
+            "keras2",
+            "Keras HDF5 file",
+            (".h5", ".hdf5"),
+            dialect="kobiso_keras",
+            requires=("h5py", "h5"),
+            apart=True,
         ),
         Container(
             "keras",

@@ -13,15 +13,13 @@ import heapq
 import itertools
 import re
 from collections.abc import Sequence
-
-from tensorflow.core.protobuf import trackable_object_graph_pb2
+from typing import Any
 
 MAX_DEPTH = 50
 
 
-def names(graph: bytes) -> dict[str, str]:
-    """Key in the checkpoint -> name, of the variables in a serialized TrackableObjectGraph."""
-    nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
+def names(nodes: Sequence[Any]) -> dict[str, str]:
+    """Key in the checkpoint -> name, of the variables among the nodes of a TrackableObjectGraph."""
     parents = _shortest_paths(nodes)
     return {
         attribute.checkpoint_key: _name(_path(number, parents), attribute.full_name)
@@ -31,10 +29,10 @@ def names(graph: bytes) -> dict[str, str]:
     }
 
 
-def _shortest_paths(nodes: Sequence) -> dict[int, tuple[int, str]]:
+def _shortest_paths(nodes: Sequence[Any]) -> dict[int, tuple[int, str]]:
     """Number of a node -> the node before it, and the name of the edge between them."""
     parents: dict[int, tuple[int, str]] = {}
-    found = [((0, 0, 0), 0, (-1, ""))]
+    found = [((0, 0, 0), 0, (-1, ""))] if nodes else []
     while found:
         (lists, made_up, length), number, parent = heapq.heappop(found)
         if number in parents or length > MAX_DEPTH:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from cbam_core.containers import object_graph
 from cbam_core.containers.nesting import RESERVED
@@ -41,8 +42,8 @@ def read_variables(path: Path, index: Path) -> Contents:
     dtypes = reader.get_variable_to_dtype_map()
     numbers = [key for key in shapes if _is_number(dtypes[key])]
     check_size(path, sum(math.prod(shapes[key]) * dtypes[key].size for key in numbers))
-    names = object_graph.names(reader.get_tensor(_GRAPH)) if _GRAPH in shapes else {}
-    arrays = _named(numbers, names, reader)
+    graph = TrackableObjectGraph.FromString(reader.get_tensor(_GRAPH) if _GRAPH in shapes else b"")
+    arrays = _named(numbers, object_graph.names(graph.nodes), reader)
     ours = json.loads(reader.get_tensor(RESERVED)) if RESERVED in shapes else {}
     return Contents(arrays, ours.get("facts", {}), ours.get("metadata", {}))
 
@@ -74,10 +75,11 @@ def _latest(folder: Path) -> Path:
     if not found:
         raise ValueError("its file `checkpoint` names no checkpoint")
     name = re.split(r"[/\\]", found[1])[-1]
-    index = folder / f"{name}.index"
-    if not index.exists():
-        raise ValueError(f"its file `checkpoint` names {name!r}, and there is no {index.name}")
-    return index
+    # Before there was an index, all stood in one file.
+    for path in (folder / f"{name}.index", folder / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"its file `checkpoint` names {name!r}, and there is no {name}.index")
 
 
 def _is_number(dtype: tf.DType) -> bool:

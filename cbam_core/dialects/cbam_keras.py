@@ -26,14 +26,8 @@ def _spatial(path: str) -> Leaves:
 CBAM_KERAS = Dialect(
     name="cbam_keras",
     about="cbam_keras, in files of Keras 3",
-    spellings=(
-        {**_channel("channel/"), **_spatial("spatial/")},
-        # The gates as layers of their own, under the names that Keras makes of their classes'.
-        _channel("channel_attention/"),
-        _channel("channel_attention_{n}/"),
-        _spatial("spatial_attention/"),
-        _spatial("spatial_attention_{n}/"),
-    ),
+    spellings=({**_channel("channel/"), **_spatial("spatial/")},),
+    # The gates as layers of their own.
     bare=(_channel(""), _spatial("")),
     settable=SETTABLE,
     optional=OPTIONAL,
@@ -43,7 +37,6 @@ CBAM_KERAS = Dialect(
 CBAM_KERAS_SE = Dialect(
     name="cbam_keras_se",
     about="cbam_keras' SqueezeExcitation, in files of Keras 3",
-    spellings=(_channel("squeeze_excitation/"), _channel("squeeze_excitation_{n}/")),
     bare=(_channel(""),),
     fields={"channel_pools": ("avg",), "order": "channel"},
     settable=("gate",),

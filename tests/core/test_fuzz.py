@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cbam_core
-from cbam_core import CBAMSpec, CheckpointError, containers, conversion
+from cbam_core import CBAMSpec, CheckpointError, containers, expression
 from cbam_core.containers import CONTAINERS, apart
 from cbam_core.contents import Contents
 from tests import specs
@@ -51,9 +51,9 @@ class Seed:
 def _checkpoint(dialect: str) -> Contents:
     """A block, and what people save beside one."""
     fields = cbam_core.DIALECTS[dialect].fields
-    spec = CBAMSpec(4, hidden=2, kernel_size=3, mlp_bias=True, spatial_norm=True, **fields)
+    spec = CBAMSpec(4, **{**fields, "hidden": 2, "kernel_size": 3})
     weights = {name: array.astype(np.float32) for name, array in specs.weights(spec).items()}
-    arrays = conversion.spell(spec, weights, cbam_core.DIALECTS[dialect], "layer1.cbam")
+    arrays = expression.spell({"layer1.cbam": (spec, weights)}, cbam_core.DIALECTS[dialect])
     more = {"fc.weight": np.zeros((2, 3), np.float16), "empty": np.zeros((0, 2))}
     facts = {"epoch": 90, "arch": "resnet50", "best": 77.5, "args/lr": 0.1}
     return Contents({f"state_dict/{n}": a for n, a in (arrays | more).items()}, facts)

@@ -14,13 +14,13 @@ SIZE = 200_000_000
 WRITE = """
 import sys
 import numpy as np
-from cbam_core import CBAMSpec, containers, conversion, dialects
+from cbam_core import CBAMSpec, containers, dialects, expression
 from cbam_core.contents import Contents
 from tests import specs
 
 official = dialects.DIALECTS["official"]
-spec = CBAMSpec(64, mlp_bias=True, spatial_norm=True, **official.fields)
-arrays = conversion.spell(spec, specs.weights(spec), official, "cbam")
+spec = CBAMSpec(64, **official.fields)
+arrays = expression.spell({"cbam": (spec, specs.weights(spec))}, official)
 for n in range(50):
     arrays[f"layer{n}.weight"] = np.full(1_000_000, n, np.float32)
 containers.write(sys.argv[1], Contents(arrays), containers.CONTAINERS[sys.argv[2]])
@@ -30,7 +30,9 @@ import resource, sys
 import cbam_core
 from cbam_core.containers import apart
 
-cbam_core.convert(sys.argv[1], sys.argv[2], container=sys.argv[3], keep_rest=True)
+cbam_core.convert(
+    sys.argv[1], sys.argv[2], container=sys.argv[3], to="canonical", keep_rest=True
+)
 apart._end_all()
 peaks = [resource.getrusage(who).ru_maxrss for who in
          (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -40,8 +42,11 @@ print(max(peaks) * (1 if sys.platform == "darwin" else 1024))
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [("torch", "safetensors"), ("safetensors", "torch"), ("npz", "msgpack"), ("msgpack", "npz")],
-)
+    [
+        ("torch", "safetensors"), ("safetensors", "torch"), ("npz", "msgpack"), ("msgpack", "npz"),
+        ("keras2", "keras3"), ("keras3", "keras2"),
+    ],
+)  # fmt: skip
 def test_a_file_of_200_mb_takes_at_most_two_and_a_half_times_its_size(tmp_path, source, target):
     paths = [tmp_path / "source", tmp_path / "target"]
     try:

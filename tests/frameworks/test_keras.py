@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+import cbam_core
 import cbam_keras
 from cbam_core import STATISTICS, CBAMSpec, parameters, reference
 from cbam_keras import CBAM, ChannelAttention, SpatialAttention, SqueezeExcitation
@@ -517,3 +518,56 @@ def test_a_clone_has_the_same_layers():
     clone.set_weights(model.get_weights())
     x = np.random.default_rng(0).standard_normal((2, 4, 4, 8)).astype(np.float32)
     assert numpy(clone(x)).tobytes() == numpy(model(x)).tobytes()
+
+
+def test_the_blocks_of_a_network_go_to_another_file_and_come_back(tmp_path):
+    x = keras.Input((6, 6, 12))
+    y = CBAM(hidden=3, spatial_norm=True, name="named")(keras.layers.Conv2D(12, 1)(x))
+    inner = keras.Sequential([keras.layers.Dense(12), CBAM(hidden=3, spatial_bias=True)])
+    network = keras.Model(x, inner(CBAM(hidden=4, mlp_bias=True)(y)))
+    known = [keras.ops.convert_to_numpy(weight) for weight in network.weights]
+    network.save_weights(tmp_path / "a.weights.h5")
+    found = cbam_core.read(tmp_path / "a.weights.h5")
+    # Keras numbers the layers of a class, whatever they are called.
+    assert list(found.blocks) == [
+        "layers.cbam", "layers.cbam_1", "layers.sequential.layers.cbam",
+    ]  # fmt: skip
+    assert found.blocks["layers.cbam_1"].spec == CBAMSpec(12, hidden=4, mlp_bias=True)
+    assert set(found.rest) == {
+        f"layers/{layer}/vars/{n}" for layer in ("conv2d", "sequential/layers/dense") for n in "01"
+    }
+    cbam_core.convert(tmp_path / "a.weights.h5", tmp_path / "b.safetensors", keep_rest=True)
+    cbam_core.convert(tmp_path / "b.safetensors", tmp_path / "c.weights.h5", keep_rest=True)
+    for weight in network.weights:
+        weight.assign(np.zeros(weight.shape))
+    network.load_weights(tmp_path / "c.weights.h5")
+    loaded = [keras.ops.convert_to_numpy(weight) for weight in network.weights]
+    assert all(np.array_equal(one, other) for one, other in zip(known, loaded, strict=True))
+
+
+def test_a_gate_of_its_own_is_read_where_its_file_tells_which_it_is(tmp_path):
+    attention = ChannelAttention(12, reduction=4)
+    attention.build()
+    keras.saving.save_weights(attention, tmp_path / "a.weights.h5")
+    with pytest.raises(cbam_core.CheckpointError, match="--from cbam_keras_se"):
+        cbam_core.read(tmp_path / "a.weights.h5")
+    found = cbam_core.read(tmp_path / "a.weights.h5", "cbam_keras", reduction=4)
+    assert found.spec == attention.spec
+    assert list(found.weights) == list(cbam_keras.to_canonical(attention))
+
+
+def test_a_keras_2_file_is_loaded_by_the_order_of_its_layers(tmp_path):
+    spec = CBAMSpec.preset("kobiso", 16)
+    weights = specs.weights(spec)
+    cbam_core.write(tmp_path / "a.safetensors", weights, spec)
+    cbam_core.convert(tmp_path / "a.safetensors", tmp_path / "b.h5")
+    x = keras.Input((6, 6, 16), dtype="float64")
+    layers = [
+        keras.layers.Dense(2, dtype="float64"),
+        keras.layers.Dense(16, dtype="float64"),
+        keras.layers.Conv2D(1, 7, padding="same", use_bias=False, dtype="float64"),
+    ]
+    network = keras.Model(x, layers[2](layers[1](layers[0](x))[..., :2]))
+    network.load_weights(tmp_path / "b.h5")
+    loaded = [keras.ops.convert_to_numpy(weight) for weight in network.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(loaded, weights.values(), strict=True))

@@ -39,7 +39,19 @@ def save(layer, folder):
     model.save_weights(folder / "model.weights.h5")
     model.save(folder / "model.keras")
     model.save(folder / "model.h5")
+    if keras.backend.backend() == "tensorflow":
+        _save_with_tensorflow(model, folder)
     return sorted(folder.iterdir())
+
+
+def _save_with_tensorflow(model, folder):
+    import tensorflow as tf
+
+    for place, objects in (("alone", {}), ("beside", {"optimizer": model.optimizer})):
+        checkpoint = tf.train.Checkpoint(model=model, **objects)
+        tf.train.CheckpointManager(checkpoint, str(folder / place), max_to_keep=1).save()
+    tf.saved_model.save(model, str(folder / "saved"))
+    model.export(folder / "exported", verbose=False)
 
 
 def _load(layer, path):

@@ -42,5 +42,17 @@ def _load(module, path):
     package.load_canonical(module, {name: reader.get_tensor(name) for name in names})
 
 
+def _load_as_tensorflow_1(module, path):
+    weights = package.to_canonical(module)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = {
+            name: tf.compat.v1.get_variable(name, array.shape, array.dtype)
+            for name, array in weights.items()
+        }
+        tf.compat.v1.train.Saver(variables).restore(session, tf.train.latest_checkpoint(path))
+        weights = session.run(variables)
+    package.load_canonical(module, weights)
+
+
 # Ending, dialect, and how its users load such a file into a module.
-LOADS = [(".tf", None, _load)]
+LOADS = [(".tf", None, _load), (".tf", None, _load_as_tensorflow_1)]
