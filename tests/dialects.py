@@ -136,6 +136,28 @@ EXAMPLES = {
             "spatial.conv.kernel": ((K, K, 1, 1), "spatial.conv.kernel", same),
         },
     ),
+    "cbam_keras": Example(
+        "cbam_keras",
+        {**_BIASED, "spatial_norm": True},
+        _mlp("channel/reduce/", "channel/expand/", same, bias=True, ends=_VARS)
+        | _conv("spatial/conv/", same, bias=True, ends=_VARS)
+        | _norm("spatial/norm/", ("vars/0", "vars/1", "vars/2", "vars/3")),
+        separator="/",
+    ),
+    "cbam_keras, ChannelAttention": Example(
+        "cbam_keras",
+        {"order": "channel"},
+        _mlp("reduce/", "expand/", same, bias=False, ends=_VARS),
+        given="cbam_keras",
+        separator="/",
+    ),
+    "cbam_keras, SqueezeExcitation": Example(
+        "cbam_keras_se",
+        _SE,
+        _mlp("reduce/", "expand/", same, bias=False, ends=_VARS),
+        given="cbam_keras_se",
+        separator="/",
+    ),
     "cbam_torch": Example(
         "cbam_torch",
         {**_BIASED, "spatial_norm": True, "pooling": "light"},

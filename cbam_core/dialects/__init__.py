@@ -2,7 +2,8 @@
 
 from cbam_core.dialects.canonical import CANONICAL, CBAM_TORCH
 from cbam_core.dialects.cbam_flax import CBAM_FLAX
-from cbam_core.dialects.cbam_keras import CBAM_KERAS, CBAM_KERAS_SE
+from cbam_core.dialects.cbam_keras import CBAM_KERAS
+from cbam_core.dialects.cbam_keras_se import CBAM_KERAS_SE
 from cbam_core.dialects.dialect import Dialect
 from cbam_core.dialects.elbuco1 import ELBUCO1
 from cbam_core.dialects.k3_addons import K3_ADDONS

@@ -8,7 +8,7 @@ from cbam_core.dialects.dialect import KERAS_3, VECTOR, Dialect, Leaves, conv, m
 from cbam_core.dialects.layouts import IN_OUT
 
 
-def _channel(path: str) -> Leaves:
+def channel(path: str) -> Leaves:
     return mlp(f"{path}reduce", f"{path}expand", IN_OUT, bias=True, ends=KERAS_3)
 
 
@@ -26,20 +26,10 @@ def _spatial(path: str) -> Leaves:
 CBAM_KERAS = Dialect(
     name="cbam_keras",
     about="cbam_keras, in files of Keras 3",
-    spellings=({**_channel("channel/"), **_spatial("spatial/")},),
+    spellings=({**channel("channel/"), **_spatial("spatial/")},),
     # The gates as layers of their own.
-    bare=(_channel(""), _spatial("")),
+    bare=(channel(""), _spatial("")),
     settable=SETTABLE,
     optional=OPTIONAL,
     alone=ALONE,
-)
-
-CBAM_KERAS_SE = Dialect(
-    name="cbam_keras_se",
-    about="cbam_keras' SqueezeExcitation, in files of Keras 3",
-    bare=(_channel(""),),
-    fields={"channel_pools": ("avg",), "order": "channel"},
-    settable=("gate",),
-    optional=("mlp_bias",),
-    alone=("channel",),
 )

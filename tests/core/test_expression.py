@@ -215,5 +215,5 @@ def test_the_rest_goes_along_where_it_is_asked_for(tmp_path):
 def test_a_target_is_one_dialect():
     with pytest.raises(ValueError, match="to='official, timm' is several dialects; pass one"):
         cbam_core.convert("a", "b.safetensors", to="official, timm")
-    with pytest.raises(ValueError, match="to='x' is unknown; choose from canonical, cbam_torch"):
+    with pytest.raises(ValueError, match="to='x' is unknown; choose from canonical, nested, "):
         cbam_core.convert("a", "b.safetensors", to="x")
