@@ -6,13 +6,11 @@
 680
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from cbam_core import reference
-from cbam_core.blocks import Block
-from cbam_core.checkpoints import Checkpoint, read, write
-from cbam_core.contents import CheckpointError
-from cbam_core.conversion import Conversion, convert
 from cbam_core.costs import flops, parameters
-from cbam_core.dialects import DIALECTS
 from cbam_core.initial import SCHEMES, initial_weights
 from cbam_core.inputs import check_input
 from cbam_core.spec import PRESETS, CBAMSpec
@@ -23,6 +21,35 @@ from cbam_core.weights import (
     spatial_maps,
     weight_shapes,
 )
+
+if TYPE_CHECKING:
+    from cbam_core.blocks import Block
+    from cbam_core.checkpoints import Checkpoint, read, write
+    from cbam_core.contents import CheckpointError
+    from cbam_core.conversion import Conversion, convert
+    from cbam_core.dialects import DIALECTS
+
+# Weight files, with every dialect's table, are for those who read them: a model that runs is not
+# to wait for them.
+_OF_FILES = {
+    "Block": "blocks",
+    "Checkpoint": "checkpoints",
+    "CheckpointError": "contents",
+    "Conversion": "conversion",
+    "DIALECTS": "dialects",
+    "convert": "conversion",
+    "read": "checkpoints",
+    "write": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_FILES:
+        raise AttributeError(f"module 'cbam_core' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"cbam_core.{_OF_FILES[name]}"), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "DIALECTS",
