@@ -12,7 +12,7 @@ from cbam_core.claims import only
 from cbam_core.dialects import DIALECTS, Dialect, named
 from cbam_core.dialects.dialect import gates_of
 from cbam_core.groups import Group, Match, Spelling, alike, by_prefix, largest, matches, spellings
-from cbam_core.in_order import in_order
+from cbam_core.in_order import in_order, without_a_block
 from cbam_core.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of, widens
 from cbam_core.spec import CBAMSpec
 from cbam_core.strays import refuse_halves, unshared_mlps
@@ -59,6 +59,7 @@ def find(
     """
     tree, told = Tree(arrays), _told(fields or {})
     telling, whole = _whole(tree, dialect, told)
+    # A bare pair may be one of two MLPs, and a spatial gate alone the one that they stand beside.
     certain = _arrays(g for g in whole if _gates(g) != ("spatial",) and not _is_bare_pair(g))
     unshared = unshared_mlps(tree, certain)
     twice = {name for names in unshared.values() for name in names}
@@ -78,13 +79,17 @@ def find(
 def nearest(arrays: Mapping[str, np.ndarray], dialect: str | None = None) -> str:
     """Of a file without blocks: what comes nearest to one and what is wrong with it, or ""."""
     tree = Tree(arrays)
-    groups = _groups(tree, _matches(tree, dialect))
+    found = _matches(tree, dialect)
+    groups = _groups(tree, found)
     groups = [g for g in largest(groups, groups) if not g.dialect.lookalike]
     for group in groups:
         if not group.missing and not problems(group, tree):
             return f"holds at {group.path!r} {NEEDS_CHANNELS}"
     near = [group for group in groups if dialect or not group.spelling.is_bare]
-    return _shortfall(near, tree) if near else ""
+    if near:
+        return _shortfall(near, tree)
+    numbered = [without_a_block(t, m, tree) for t, m in found.items() if t.is_in_order]
+    return next(filter(None, numbered), "")
 
 
 def _whole(tree: Tree, dialect: str | None, fields: Fields) -> tuple[list[Group], list[Group]]:

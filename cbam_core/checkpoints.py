@@ -74,8 +74,8 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
     Args:
         dialect: the implementation that wrote it, a key of `cbam_core.DIALECTS`, or several with
             commas; if None, and several write such names, that is an error which lists them.
-        fields: of the spec, what no array shows and its dialect leaves open, such as
-            channel_pools=("avg", "max", "lp").
+        fields: of the spec, what no array shows, such as channel_pools=("avg", "max", "lp"), in
+            the place of what its dialect has.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -45,6 +45,27 @@ def _first_layer(table: Spelling, prefix: str, names: Layer) -> str:
     return names["channel.reduce.kernel"].removeprefix(prefix).split(".")[depth]
 
 
+def without_a_block(table: Spelling, found: Iterable[Match], tree: Tree) -> str:
+    """What a file has that has a spatial gate's convolution and no block, or ""."""
+    gates = _Layers(table, list(found), tree).gates()
+    if not gates:
+        return ""
+    leaves = table.leaves
+    layers = [
+        f"{leaves[f'{layer}.kernel'][0]} {axes} with{'' if f'{layer}.bias' in leaves else 'out'} "
+        f"a bias"
+        for layer, axes in (
+            ("channel.reduce", "(C, h)"),
+            ("channel.expand", "(h, C)"),
+            ("spatial.conv", "(k.., 2, 1)"),
+        )
+    ]
+    return (
+        f"has the convolution {gates[0]['spatial.conv.kernel']} of two maps, and no block of "
+        f"{table.dialect.name}, which is {', '.join(layers)}, in the order of their numbers"
+    ).replace("{_}", "")
+
+
 class _Layers:
     """The numbered layers under one prefix."""
 
@@ -60,7 +81,7 @@ class _Layers:
 
     def blocks(self) -> Iterator[tuple[list[Layer], Layer]]:
         """The MLP of each block, or the two of equal shapes, and its convolution."""
-        mlps, gates = self._mlps(), self._gates()
+        mlps, gates = self._mlps(), self.gates()
         for together, gate in self._by_position(mlps, gates) or self._by_number(mlps, gates):
             alike = len(together) == 2 and self._shape(together[0]) == self._shape(together[1])
             yield (together if alike else together[-1:]), gate
@@ -89,7 +110,7 @@ class _Layers:
                 taken = other
         return mlps
 
-    def _gates(self) -> list[Layer]:
+    def gates(self) -> list[Layer]:
         """The convolutions that make one map of two."""
         return [g for g in self._in("spatial.conv.").values() if self._shape(g)[-2:] == (2, 1)]
 

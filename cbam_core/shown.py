@@ -147,7 +147,11 @@ def problems(group: Group, tree: Tree) -> list[str]:
 def _misfits(spelling: Spelling, shapes: Shapes, is_whole: bool) -> list[tuple[str, str]]:
     """Canonical names of arrays whose shapes are wrong, each with what was expected."""
     layouts = {canonical: spelling.leaves[canonical][1] for canonical, _ in shapes}
-    wrong = [(leaf, layouts[leaf].name) for leaf, shape in shapes if not layouts[leaf].fits(shape)]
+    wrong = [
+        (leaf, layouts[leaf].name)
+        for leaf, shape in shapes
+        if 0 in shape or not layouts[leaf].fits(shape)
+    ]
     if wrong or not is_whole or spelling.dialect.lookalike:
         return wrong
     spec, _ = _spec(spelling, shapes, (("channels", 1),))

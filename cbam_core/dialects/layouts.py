@@ -16,7 +16,7 @@ class Layout:
 
     Attributes:
         name: its axes, for messages.
-        fits: whether an array of this shape, of no axis without length, can lie so.
+        fits: whether an array of this shape can lie so.
         read: to the canonical layout.
         write: from the canonical layout, for feature maps of a rank.
         has_space: whether the array has the spatial axes of the feature map, besides two others.

@@ -226,6 +226,17 @@ def test_a_classification_head_is_no_mlp():
 def test_a_keras_convolution_with_a_bias_is_another_s():
     arrays = keras_block(0, 0) | {"conv2d_0/bias": noise(1)}
     assert find(arrays, "keras")[0] == {}
+    assert "unexpected: conv2d_0.bias" in blocks.nearest(arrays, "keras")
+
+
+def test_numbered_layers_that_are_no_block_say_what_one_is():
+    arrays = without(keras_block(0, 0), "dense_1/bias")
+    assert find(arrays) == ({}, {}, set(arrays))
+    assert blocks.nearest(arrays) == (
+        "has the convolution conv2d_0.kernel of two maps, and no block of kobiso_keras, which is "
+        "dense/kernel (C, h) with a bias, dense/kernel (h, C) with a bias, conv2d/kernel (k.., 2, "
+        "1) without a bias, in the order of their numbers"
+    )
 
 
 AMBIGUOUS_PAIR = """\
