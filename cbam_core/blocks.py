@@ -10,11 +10,12 @@ import numpy as np
 
 from cbam_core.claims import only
 from cbam_core.dialects import DIALECTS, Dialect, named
+from cbam_core.dialects.dialect import gates_of
 from cbam_core.groups import Group, Match, Spelling, alike, by_prefix, largest, matches, spellings
 from cbam_core.in_order import in_order
-from cbam_core.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of
+from cbam_core.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of, widens
 from cbam_core.spec import CBAMSpec
-from cbam_core.strays import refuse_halves, strays, unshared_mlps
+from cbam_core.strays import refuse_halves, unshared_mlps
 from cbam_core.tree import Tree
 from cbam_core.weights import FLOATS, as_canonical, weight_shapes
 
@@ -57,22 +58,20 @@ def find(
             values are no finite floats, or the fields are not what the arrays show.
     """
     tree, told = Tree(arrays), _told(fields or {})
-    found = _matches(tree, dialect)
-    telling = _groups(tree, {table: m for table, m in found.items() if not table.is_bare})
-    whole = [group for group in telling if not problems(group, tree)]
-    taken = _arrays(whole)
-    free = {t: [m for m in ms if m.name not in taken] for t, ms in found.items() if t.is_bare}
-    whole = largest(whole + [g for g in _groups(tree, free) if _is_module(g, tree, told)])
-    taken = _arrays(whole)
-
+    telling, whole = _whole(tree, dialect, told)
+    certain = _arrays(g for g in whole if _gates(g) != ("spatial",) and not _is_bare_pair(g))
+    unshared = unshared_mlps(tree, certain)
+    twice = {name for names in unshared.values() for name in names}
+    whole = [group for group in whole if group.arrays.isdisjoint(twice)]
     lookalikes = {group.path: group.dialect for group in whole if group.dialect.lookalike}
-    blocks = _blocks([g for g in whole if not g.dialect.lookalike], tree, told)
-    _refuse_parts([g for g in telling if not g.arrays <= taken], tree, blocks)
-    modules = {stray: unshared_mlps(stray, tree) for stray in strays(tree, taken)}
-    lookalikes |= {m: DIALECTS["unshared_mlp"] for m in modules.values() if m is not None}
+    lookalikes |= dict.fromkeys(unshared, DIALECTS["unshared_mlp"])
+
+    blocks = _blocks([group for group in whole if not group.dialect.lookalike], tree, told)
+    taken = _arrays(whole)
+    _refuse_parts([g for g in telling if not g.arrays <= taken | twice], tree, blocks)
     if "order" not in dict(told):
         alone = {p: b.dialect if b.spec.order == "channel" else "" for p, b in blocks.items()}
-        refuse_halves([stray for stray, m in modules.items() if m is None], tree, alone)
+        refuse_halves(tree, taken | twice, alone)
     return blocks, lookalikes
 
 
@@ -80,12 +79,44 @@ def nearest(arrays: Mapping[str, np.ndarray], dialect: str | None = None) -> str
     """Of a file without blocks: what comes nearest to one and what is wrong with it, or ""."""
     tree = Tree(arrays)
     groups = _groups(tree, _matches(tree, dialect))
-    groups = [group for group in groups if not group.dialect.lookalike]
+    groups = [g for g in largest(groups, groups) if not g.dialect.lookalike]
     for group in groups:
         if not group.missing and not problems(group, tree):
             return f"holds at {group.path!r} {NEEDS_CHANNELS}"
     near = [group for group in groups if dialect or not group.spelling.is_bare]
     return _shortfall(near, tree) if near else ""
+
+
+def _whole(tree: Tree, dialect: str | None, fields: Fields) -> tuple[list[Group], list[Group]]:
+    """All groups of telling names, and of all groups those that are blocks.
+
+    Bare names are those of a block where no telling ones claim the arrays. A pair of layers has
+    to narrow the channels, unless its dialect was asked for, and a spatial gate alone, a mere
+    conv1, counts where the caller says its channels.
+    """
+    found = _matches(tree, dialect)
+    telling = _groups(tree, {table: m for table, m in found.items() if not table.is_bare})
+    whole = [group for group in telling if not problems(group, tree)]
+    taken = _arrays(whole)
+    free = {t: [m for m in ms if m.name not in taken] for t, ms in found.items() if t.is_bare}
+    bare = [
+        group
+        for group in _groups(tree, free)
+        if not group.missing
+        and (_gates(group) != ("spatial",) or "channels" in dict(fields))
+        and not problems(group, tree)
+        and (dialect or not widens(group, tree))
+    ]
+    return telling, largest([*whole, *bare], among=[*telling, *bare])
+
+
+def _gates(group: Group) -> tuple[str, ...]:
+    return gates_of(group.names)
+
+
+def _is_bare_pair(group: Group) -> bool:
+    """Whether it is two layers that could as well be one of two MLPs."""
+    return group.spelling.is_bare and _gates(group) == ("channel",)
 
 
 def _told(fields: Mapping[str, Any]) -> Fields:
@@ -106,15 +137,6 @@ def _groups(tree: Tree, found: Mapping[Spelling, list[Match]]) -> list[Group]:
         for table, own in found.items()
         for group in (in_order(table, own, tree) if table.is_in_order else by_prefix(table, own))
     ]
-
-
-def _is_module(group: Group, tree: Tree, fields: Fields) -> bool:
-    """Whether bare names are those of a block.
-
-    Those of a spatial gate alone, a mere conv1, are where the caller says its channels.
-    """
-    is_told = "channel.reduce.kernel" in group.names or "channels" in dict(fields)
-    return is_told and not group.missing and not problems(group, tree)
 
 
 def _arrays(groups: Iterable[Group]) -> set[str]:

@@ -8,11 +8,16 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from cbam_core.dialects import Dialect
-from cbam_core.dialects.dialect import Leaves, counters, gates_of
-from cbam_core.spec import CBAMSpec
+from cbam_core.dialects.dialect import GATES, Leaves, counters, gates_of
+from cbam_core.spec import CBAMSpec, fields_read
 from cbam_core.weights import SWITCHES, weight_shapes
 
 Weights = Mapping[str, np.ndarray]
+
+# Ways out of a refusal, by what they mean.
+_FOLD = "; --fold folds it into the biased convolution, which is exact in evaluation"
+_FILL = "; --fill writes zeros, which is exact"
+_SET = {"norm_momentum": ", which matters in training alone; pass norm_momentum={} to read it so"}
 
 
 def express(
@@ -47,42 +52,50 @@ def _problems(spec: CBAMSpec, weights: Weights, dialect: Dialect, has: set[str])
     """Why a dialect can't express a block."""
     if dialect.lookalike:
         return [f"it is not the paper's CBAM: {dialect.lookalike}"]
-    if dialect.spelling(gates_of(weights)) is None:
+    leaves = dialect.spelling(gates_of(weights))
+    if leaves is None:
         theirs = max(map(gates_of, (*dialect.spellings, *dialect.bare)), key=len)
         return [f"order={spec.order!r}: {dialect.name} has the {' and the '.join(theirs)} gate"]
-    own = _switches(weights, gates_of(weights))
-    lacking = has - own - {"spatial_descriptor", *dialect.optional}
-    return [
-        *(_too_much(spec, dialect, field, has) for field in sorted(own - has)),
-        *(_too_little(dialect, field) for field in sorted(lacking)),
-        *_fixed(spec, dialect),
+    own = _switches(weights, gates_of(weights)) - {"spatial_descriptor"}
+    folds = "spatial_norm" in own - has and "spatial_bias" in has
+    always = has - own - {"spatial_descriptor", *dialect.optional}
+    always -= {"spatial_bias"} if folds else set()
+    offers = {"spatial_norm": _FOLD} if folds else {}
+    problems = [f"{f}=True: {dialect.name} has none{offers.get(f, '')}" for f in sorted(own - has)]
+    offers = {"mlp_bias": _FILL, "spatial_bias": _FILL}
+    problems += [
+        f"{f}=False: {dialect.name} always has one{offers.get(f, '')}" for f in sorted(always)
     ]
+    if _is_unnamed(leaves) and spec.hidden_channels > spec.channels:
+        problems.append(
+            f"hidden={spec.hidden_channels}: {dialect.name} has layers without names, and only "
+            f"one that narrows the {spec.channels} channels tells an MLP"
+        )
+    return problems + _fixed(spec, dialect, has)
 
 
-def _too_much(spec: CBAMSpec, dialect: Dialect, field: str, has: set[str]) -> str:
-    offer = "; --fold folds it into the biased convolution, which is exact in evaluation"
-    folds = field == "spatial_norm" and "spatial_bias" in has
-    return f"{field}={getattr(spec, field)!r}: {dialect.name} has none{offer if folds else ''}"
+def _is_unnamed(leaves: Leaves) -> bool:
+    """Whether the framework has named every layer."""
+    return all("{_}" in name for name, _ in leaves.values())
 
 
-def _too_little(dialect: Dialect, field: str) -> str:
-    offer = "" if field == "spatial_norm" else "; --fill writes zeros, which is exact"
-    return f"{field}=False: {dialect.name} always has one{offer}"
-
-
-def _fixed(spec: CBAMSpec, dialect: Dialect) -> list[str]:
+def _fixed(spec: CBAMSpec, dialect: Dialect, has: set[str]) -> list[str]:
     """Fields in which the code of `dialect` always is another block than `spec`."""
-    fields = {"gate", "pooling", "residual"}
-    fields |= {"channel_pools"} if spec.has_channel_gate else set()
-    fields |= {"order"} if spec.has_channel_gate and spec.has_spatial_gate else set()
-    fields |= (
-        {"norm_eps", "norm_momentum"} if spec.has_spatial_gate and spec.spatial_norm else set()
+    read = fields_read(
+        channel=spec.has_channel_gate,
+        spatial=spec.has_spatial_gate,
+        norm=spec.has_spatial_gate and spec.spatial_norm,
     )
+    # What the shapes of the weights show.
+    free = {"channels", "reduction", "hidden", "kernel_size", "rank", *SWITCHES.values()}
+    free = (free - ({"spatial_descriptor"} - has)) | {*dialect.settable}
+    free |= {"order"} if spec.order in GATES else set()
     theirs = CBAMSpec(1, **dialect.fields)
+    differ = [f for f in sorted(read - free) if getattr(spec, f) != getattr(theirs, f)]
     return [
         f"{field}={getattr(spec, field)!r}: {dialect.name} has {getattr(theirs, field)!r}"
-        for field in sorted(fields - {*dialect.settable})
-        if getattr(spec, field) != getattr(theirs, field)
+        + _SET.get(field, "").format(getattr(theirs, field))
+        for field in differ
     ]
 
 
@@ -143,10 +156,9 @@ def spell(
 
 def _names(path: str, leaves: Leaves, weights: Weights, numbers: Counter[str]) -> dict[str, str]:
     """Canonical name -> name in the file, with the numbers that the framework would give."""
-    unnamed = all("{_}" in name for name, _ in leaves.values())
     names, given = {}, {}
     for canonical in weights:
-        name = leaves[canonical][0] if unnamed else _placed(path, leaves[canonical][0])
+        name = leaves[canonical][0] if _is_unnamed(leaves) else _placed(path, leaves[canonical][0])
         layer, numbered, _ = name.partition("{_}")
         role = canonical.rpartition(".")[0]
         if numbered and role not in given:

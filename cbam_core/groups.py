@@ -184,13 +184,13 @@ def by_prefix(table: Spelling, found: Iterable[Match]) -> Iterator[Group]:
         yield Group(table, prefix, number, names)
 
 
-def largest(groups: Sequence[Group]) -> list[Group]:
+def largest(groups: Iterable[Group], among: Iterable[Group]) -> list[Group]:
     """Those that are not a part of another, and of two with the same arrays the longer names.
 
-    A pair fc1, fc2 may belong to a bigger block, and `ca.fc1` tells more than `fc1`.
+    A pair fc1, fc2 may belong to a bigger block, whole or not, and `ca.fc1` tells more than `fc1`.
     """
     owners: dict[str, list[Group]] = defaultdict(list)
-    for group in groups:
+    for group in among:
         for name in group.arrays:
             owners[name].append(group)
     return [

@@ -83,7 +83,8 @@ class _Layers:
         taken = None
         for one, other in zip(first, following, strict=False):
             (channels, hidden), widened = self._shape(first[one]), self._shape(second[other])
-            if one != taken and hidden <= channels and widened == (hidden, channels):
+            is_mlp = widened == (hidden, channels) and (hidden <= channels or len(names) == 2)
+            if one != taken and is_mlp:
                 mlps.append(first[one] | second[other])
                 taken = other
         return mlps

@@ -11,7 +11,7 @@ import numpy as np
 from cbam_core.dialects.dialect import GATES, gates_of
 from cbam_core.dialects.layouts import Shape
 from cbam_core.groups import Group, Spelling
-from cbam_core.spec import CHANNEL_FIELDS, SPATIAL_FIELDS, CBAMSpec
+from cbam_core.spec import CHANNEL_FIELDS, SPATIAL_FIELDS, CBAMSpec, fields_read
 from cbam_core.tree import Tree
 from cbam_core.weights import weight_shapes
 
@@ -44,7 +44,11 @@ def _shapes(group: Group, tree: Tree) -> Shapes:
 def _spec(spelling: Spelling, shapes: Shapes, fields: Fields) -> tuple[CBAMSpec, dict[str, str]]:
     shown, told = _shown(spelling, dict(shapes)), dict(fields)
     _refuse_contradictions(shown, told)
-    read = _read(shown)
+    read = fields_read(
+        channel="mlp_bias" in shown,
+        spatial="kernel_size" in shown,
+        norm=shown.get("spatial_norm", False),
+    )
     known = {f: v for f, v in {**spelling.dialect.fields, **told}.items() if f in read} | shown
     if "channels" not in known:
         raise ValueError(NEEDS_CHANNELS)
@@ -106,14 +110,6 @@ def _shown(spelling: Spelling, shapes: Mapping[str, Shape]) -> dict[str, Any]:
     return shown
 
 
-def _read(shown: Mapping[str, Any]) -> set[str]:
-    """The fields of a spec that a block of these gates reads."""
-    read = {"order", "residual"}
-    read |= set(CHANNEL_FIELDS) if "mlp_bias" in shown else set()
-    read |= set(SPATIAL_FIELDS) if "kernel_size" in shown else set()
-    return read if shown.get("spatial_norm") else read - {"norm_eps", "norm_momentum"}
-
-
 def weights_of(group: Group, tree: Tree) -> dict[str, np.ndarray]:
     """The arrays of a group in the canonical layout, as views where that is possible."""
     weights = {
@@ -124,6 +120,12 @@ def weights_of(group: Group, tree: Tree) -> dict[str, np.ndarray]:
     if kernel is not None and kernel.shape[-2] == 2 and group.dialect.maps == ("max", "avg"):
         weights["spatial.conv.kernel"] = kernel[..., ::-1, :]
     return weights
+
+
+def widens(group: Group, tree: Tree) -> bool:
+    """Whether an MLP has more hidden units than channels, as that of a transformer."""
+    spec, _ = _spec(group.spelling, _shapes(group, tree), (("channels", 1),))
+    return spec.has_channel_gate and spec.hidden_channels > spec.channels
 
 
 def problems(group: Group, tree: Tree) -> list[str]:
@@ -150,8 +152,6 @@ def _misfits(spelling: Spelling, shapes: Shapes, is_whole: bool) -> list[tuple[s
         return wrong
     spec, _ = _spec(spelling, shapes, (("channels", 1),))
     expected = weight_shapes(spec)
-    if spelling.is_bare and spec.has_channel_gate and spec.hidden_channels > spec.channels:
-        wrong.append(("channel.reduce.kernel", "no more hidden units than channels"))
     for leaf, shape in shapes:
         fitting = layouts[leaf].shape(expected[leaf], spec.rank)
         if shape != fitting:

@@ -212,6 +212,19 @@ SPATIAL_FIELDS = (
     "spatial_descriptor", "norm_eps", "norm_momentum", "rank",
 )  # fmt: skip
 
+
+def fields_read(*, channel: bool, spatial: bool, norm: bool) -> set[str]:
+    """The fields that a block with these gates reads, and maybe a norm in the spatial one.
+
+    >>> sorted(fields_read(channel=False, spatial=True, norm=False) - set(CHANNEL_FIELDS))
+    ['kernel_size', 'order', 'residual', 'spatial_bias', 'spatial_descriptor', 'spatial_norm']
+    """
+    fields = {"order", "residual"}
+    fields |= set(CHANNEL_FIELDS) if channel else set()
+    fields |= set(SPATIAL_FIELDS) if spatial else set()
+    return fields if norm else fields - {"norm_eps", "norm_momentum"}
+
+
 # Public variants, by the fields in which they leave the paper's equations. Descriptor order and
 # the layouts of a public file are not part of a spec: a reader turns them into the canonical ones.
 PRESETS: dict[str, dict[str, Any]] = {

@@ -16,33 +16,40 @@ from cbam_core.tree import Tree
 _LEVELS, _ARRAYS = 4, 200
 
 
-def strays(tree: Tree, taken: Container[str]) -> list[str]:
-    """The names of convolutions that may be a spatial gate's and are in no block."""
-    return [name for name, array in tree.items() if _is_gate(array.shape) and name not in taken]
+def unshared_mlps(tree: Tree, taken: Container[str]) -> dict[str, list[str]]:
+    """The modules that have a spatial convolution and two MLPs of equal shapes, with their kernels.
 
-
-def unshared_mlps(stray: str, tree: Tree) -> str | None:
-    """The module around a spatial convolution that has two MLPs of equal shapes, if there is one.
-
-    They are the only layers of the nearest module that has any, or of one module in it.
+    Args:
+        taken: the names of arrays that belong to blocks.
     """
-    for module in _around(stray, tree):
-        kernels = [
-            name for name in tree.below(module, _ARRAYS) if name != stray and tree[name].ndim > 1
-        ]
-        if any(_matrix(tree[kernel].shape) for kernel in kernels):
-            start = len(module) + 1 if module else 0
-            inner = {kernel[:start] + kernel[start:].partition(".")[0] for kernel in kernels}
-            for one in [module, *inner]:
-                own = [k for k in kernels if not one or k.startswith(f"{one}.")]
-                if _are_two_mlps([tree[kernel].shape for kernel in own]):
-                    return module
-            return None
-    return None
+    found: dict[str, list[str]] = {}
+    for stray in _strays(tree, taken):
+        for module in _around(stray, tree):
+            kernels = [
+                name
+                for name in tree.below(module, _ARRAYS)
+                if name != stray and name not in taken and tree[name].ndim > 1
+            ]
+            if any(_matrix(tree[kernel].shape) for kernel in kernels):
+                mlps = _two_mlps(module, kernels, tree)
+                found |= {module: [stray, *mlps]} if mlps else {}
+                break
+    return found
 
 
-def refuse_halves(stray_names: list[str], tree: Tree, channel_gates: Mapping[str, str]) -> None:
-    """Raise if the one block beside a convolution is a channel gate.
+def _two_mlps(module: str, kernels: list[str], tree: Tree) -> list[str]:
+    """Four kernels that are two MLPs, and all that stands in a module or in one inside of it."""
+    start = len(module) + 1 if module else 0
+    inner = {kernel[:start] + kernel[start:].partition(".")[0] for kernel in kernels}
+    for one in [module, *sorted(inner)]:
+        own = [k for k in kernels if not one or k.startswith(f"{one}.")]
+        if _are_two_mlps([tree[kernel].shape for kernel in own]):
+            return own
+    return []
+
+
+def refuse_halves(tree: Tree, taken: Container[str], channel_gates: Mapping[str, str]) -> None:
+    """Raise if a convolution that is in no block stands beside one block, and that a channel gate.
 
     Args:
         channel_gates: path of every block -> its dialect if it is a channel gate alone, or "".
@@ -52,7 +59,7 @@ def refuse_halves(stray_names: list[str], tree: Tree, channel_gates: Mapping[str
         modules = path.partition("#")[0].split(".")
         for depth in range(max(0, len(modules) - _LEVELS), len(modules) + 1):
             inside[".".join(modules[:depth])].append(path)
-    for stray in stray_names:
+    for stray in _strays(tree, taken):
         beside = next((inside[m] for m in _around(stray, tree) if m in inside), [])
         dialect = channel_gates[beside[0]] if len(beside) == 1 else ""
         if dialect:
@@ -62,6 +69,11 @@ def refuse_halves(stray_names: list[str], tree: Tree, channel_gates: Mapping[str
                 f"spatial gate under a name that {dialect} has not; pass order='channel' to read "
                 f"the channel gate alone"
             )
+
+
+def _strays(tree: Tree, taken: Container[str]) -> Iterator[str]:
+    """The names of convolutions that may be a spatial gate's and are in no block."""
+    return (name for name, array in tree.items() if _is_gate(array.shape) and name not in taken)
 
 
 def _around(name: str, tree: Tree) -> Iterator[str]:

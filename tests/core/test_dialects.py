@@ -1,53 +1,250 @@
-"""Every dialect: found wherever it stands, read to the same bits, written as it was."""
+"""Every dialect read and written: round trips, the table of pairs, and recorded files."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cbam_core
-from cbam_core import DIALECTS, CBAMSpec, conversion
-from tests import specs
+from cbam_core import DIALECTS, PRESETS, CBAMSpec, reference
+from cbam_core.dialects import ALIASES, named
+from cbam_core.expression import express, spell
+from cbam_core.spec import GATES, POOLS, fields_read
+from cbam_core.weights import SWITCHES
+from tests import recorded, specs
+from tests.compare import assert_equal
+from tests.core.test_blocks import find, meaning
+
+ROOT = Path(__file__).parent.parent.parent
+WRITTEN = [name for name, dialect in DIALECTS.items() if not dialect.lookalike]
+CHOICES = {
+    "channel_pools": st.permutations(POOLS).flatmap(
+        lambda pools: st.integers(1, 4).map(lambda count: tuple(pools[:count]))
+    ),
+    "gate": st.sampled_from(GATES),
+    "order": st.sampled_from(["channel_spatial", "spatial_channel", "parallel"]),
+    "pooling": st.sampled_from(["separate", "light"]),
+    "residual": st.booleans(),
+    "norm_eps": st.floats(0, 1),
+    "norm_momentum": st.floats(0, 1),
+}
 
 
-def test_luuuyi_s_block_is_found_anywhere(tmp_path):
-    rng = np.random.default_rng(1)
-    arrays = {
-        "state_dict/module.layer1.0.ca.fc1.weight": rng.standard_normal((4, 64, 1, 1)),
-        "state_dict/module.layer1.0.ca.fc2.weight": rng.standard_normal((64, 4, 1, 1)),
-        "state_dict/module.layer1.0.sa.conv1.weight": rng.standard_normal((1, 2, 7, 7)),
-        "state_dict/module.conv1.weight": rng.standard_normal((64, 3, 7, 7)),
-        "optimizer/state/0/momentum_buffer": rng.standard_normal(3),
-    }
-    safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors")
-    found = cbam_core.read(tmp_path / "a.safetensors")
-    assert list(found.blocks) == ["layer1.0"]
-    assert (found.dialect, found.spec) == ("luuuyi", CBAMSpec(64))
-    assert set(found.rest) == {
-        "state_dict/module.conv1.weight",
-        "optimizer/state/0/momentum_buffer",
-    }
-    kernel = found.weights["spatial.conv.kernel"]
-    assert np.array_equal(
-        kernel[:, :, 1, 0], arrays["state_dict/module.layer1.0.sa.conv1.weight"][0, 1]
+@st.composite
+def expressible(draw, name: str) -> CBAMSpec:
+    """A spec that a dialect can express."""
+    dialect = DIALECTS[name]
+    every = [("channel", "spatial"), ("channel",), ("spatial",)]
+    gates = draw(st.sampled_from([g for g in every if dialect.spelling(g) is not None]))
+    leaves = [leaf for leaf in dialect.spelling(gates) if leaf.startswith(gates)]
+    fields = {**dialect.fields, **{f: draw(CHOICES[f]) for f in dialect.settable}}
+    for switch in ("mlp_bias", "spatial_bias", "spatial_norm"):
+        has = switch in {SWITCHES.get(leaf) for leaf in leaves}
+        fields[switch] = has and (switch not in dialect.optional or draw(st.booleans()))
+    if "spatial.squeeze.kernel" in leaves:
+        fields["spatial_descriptor"] = draw(st.sampled_from(["pool", "conv"]))
+    if len(gates) == 1:
+        fields["order"] = gates[0]
+    channels = draw(st.integers(1, 9))
+    fields["hidden"] = draw(st.integers(1, channels if name in ("kobiso_keras", "keras") else 9))
+    fields |= {"kernel_size": draw(st.sampled_from([1, 3, 5])), "rank": draw(st.integers(1, 3))}
+    read = fields_read(
+        channel="channel" in gates, spatial="spatial" in gates, norm=fields["spatial_norm"]
+    )
+    return CBAMSpec(channels, **{f: v for f, v in fields.items() if f in read})
+
+
+def read(arrays, name: str, spec: CBAMSpec):
+    """The blocks of `arrays` by their paths, told what no array shows of their spec."""
+    fields = {f: getattr(spec, f) for f in (*DIALECTS[name].settable, "rank", "channels")}
+    found, lookalikes, rest = find(arrays, name, **fields)
+    assert (lookalikes, rest) == ({}, set())
+    return found
+
+
+def same_bits(one, other) -> bool:
+    return set(one) == set(other) and all(
+        (one[n].dtype, one[n].shape, one[n].tobytes())
+        == (other[n].dtype, other[n].shape, other[n].tobytes())
+        for n in one
     )
 
 
-@pytest.mark.parametrize("name", DIALECTS)
-def test_round_trip_keeps_the_bits(tmp_path, name):
+@pytest.mark.parametrize("name", WRITTEN)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_round_trips_keep_the_bits(name, data):
     """Canonical to the dialect and back, and the dialect to canonical and back."""
-    dialect = DIALECTS[name]
-    has = {conversion._leaf_field(leaf) for leaf in dialect.spellings[0]}
-    flags = {flag: flag in has for flag in ("mlp_bias", "spatial_bias", "spatial_norm")}
-    spec = CBAMSpec(32, hidden=4, **dialect.fields, **flags)
-    weights = specs.weights(spec)
-    cbam_core.write(tmp_path / "a.safetensors", weights, spec)
-    cbam_core.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", to=name)
-    found = cbam_core.read(tmp_path / "b.safetensors", name)
-    assert found.spec == spec
-    assert all(found.weights[n].tobytes() == weights[n].tobytes() for n in weights)
-    cbam_core.convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors", to="canonical")
-    again = cbam_core.read(tmp_path / "c.safetensors")
-    assert again.spec == spec
-    assert all(again.weights[n].tobytes() == weights[n].tobytes() for n in weights)
+    spec = data.draw(expressible(name))
+    dtype = data.draw(st.sampled_from(["float16", "float32", "float64"]))
+    path = data.draw(st.sampled_from(["", "cbam", "layer1.0.cbam"]))
+    weights = {n: w.astype(dtype) for n, w in specs.weights(spec).items()}
+    given_spec, given_weights = express(spec, weights, DIALECTS[name])
+    assert (given_spec, same_bits(given_weights, weights)) == (spec, True)
+    arrays = spell({path: (spec, weights)}, DIALECTS[name])
+    ((place, block),) = read(arrays, name, spec).items()
+    assert place == ("" if name in ("kobiso_keras", "keras") else path)
+    assert meaning(block.spec) == meaning(spec)
+    assert same_bits(block.weights, weights)
+    again = spell({path: (block.spec, block.weights)}, DIALECTS[name])
+    assert list(again) == list(arrays)
+    assert same_bits(again, arrays)
+
+
+# What keeps a dialect from being another, by the field of the spec that says so.
+REASONS = {
+    "order": "o",
+    "mlp_bias": "b",
+    "spatial_bias": "b",
+    "spatial_norm": "n",
+    "channel_pools": "a",
+    "pooling": "l",
+    "gate": "g",
+    "residual": "r",
+    "norm_momentum": "m",
+}
+LEGEND = (
+    "= converts, + with --fold or --fill; refused for: o the gates it has, b a bias, n a norm, "
+    "m its momentum, a the average alone, l one map (light), g another gate, r a residual"
+)
+
+
+def own_spec(name: str) -> CBAMSpec:
+    """A small block as a dialect's code makes it."""
+    fields = {**DIALECTS[name].fields, "hidden": 2, "kernel_size": 3}
+    return CBAMSpec(8, **fields)
+
+
+def table_of_pairs() -> tuple[list[str], list[tuple[str, str, bool]]]:
+    """The table, and the pairs that convert, with whether they need help."""
+    width = max(map(len, WRITTEN))
+    lines = [" " * width + "".join(f"{column:3}" for column in range(1, len(WRITTEN) + 1))]
+    pairs = []
+    for row, source in enumerate(WRITTEN, 1):
+        cells = ""
+        for target in WRITTEN:
+            spec = own_spec(source)
+            cell = _cell(spec, specs.weights(spec), target)
+            cells += f"{cell:>3}"
+            pairs += [(source, target, cell == "+")] if cell in "=+" else []
+        lines.append(f"{source:{width}}{cells}  {row}")
+    return lines, pairs
+
+
+def _cell(spec: CBAMSpec, weights, target: str) -> str:
+    for sign, helps in (("=", False), ("+", True)):
+        try:
+            express(spec, weights, DIALECTS[target], fold=helps, fill=helps)
+        except ValueError as error:
+            fields = [line.split("=")[0].strip() for line in str(error).split("\n")[1:]]
+        else:
+            return sign
+    return next(letter for field, letter in REASONS.items() if field in fields)
+
+
+def test_the_table_of_pairs():
+    """Printed with -s, and as it stands in docs/dialects.md; what converts keeps its meaning."""
+    lines, pairs = table_of_pairs()
+    print(*lines, LEGEND, sep="\n")
+    page = (ROOT / "docs" / "dialects.md").read_text()
+    assert "\n".join(lines) in page
+    assert LEGEND in page
+    for source, target, helps in pairs:
+        spec = own_spec(source)
+        weights = specs.weights(spec)
+        other, theirs = express(spec, weights, DIALECTS[target], fold=helps, fill=helps)
+        (block,) = read(spell({"": (other, theirs)}, DIALECTS[target]), target, other).values()
+        x = specs.feature_map(spec)
+        expected = reference.run(spec, weights, x).output
+        found = reference.run(block.spec, block.weights, x).output
+        assert_equal({"output": found}, {"output": expected}, 1e-12 if helps else 0.0)
+
+
+# What has to be said of a recorded file: what nothing in it tells.
+HINTS = {
+    "official_lp_lse": {"channel_pools": ("avg", "max", "lp", "lse")},
+    "timm_se": {"dialect": "timm_se"},
+    "kobiso_keras2_cbam": {"dialect": "kobiso_keras"},
+    "seed_keras2_cbam_hard_sigmoid": {"dialect": "keras"},
+}
+
+
+@pytest.mark.parametrize("name", recorded.NAMES)
+def test_a_recorded_file_is_read_as_its_hand_made_map_says(name):
+    data, case = recorded.load(name), recorded.read(name)
+    arrays = {n.removeprefix("weights/"): a for n, a in data.items() if n.startswith("weights/")}
+    found, lookalikes, rest = find(arrays, **HINTS.get(name, {}))
+    (block,) = found.values()
+    assert not lookalikes
+    assert rest == (
+        {n for n in arrays if "conv" in n or "bn" in n} - {"sa.conv1.weight"}
+        if name == "luuuyi_basicblock"
+        else set()
+    )
+    assert meaning(block.spec) == meaning(case.spec)
+    wide = {n: w.astype(np.float64) for n, w in block.weights.items()}
+    assert same_bits(wide, {n: np.asarray(w, np.float64) for n, w in case.weights.items()})
+    for mode, output in case.outputs.items():
+        step = reference.run(block.spec, block.weights, case.x, training=mode == "train")
+        known = np.isfinite(output)
+        assert_equal(
+            {"output": np.where(known, step.output, 0.0)},
+            {"output": np.where(known, output, 0.0)},
+            case.limit,
+        )
+
+
+def test_what_is_recorded_and_ambiguous_has_an_error_that_says_so():
+    for name in ("timm_se", "kobiso_keras2_cbam", "seed_keras2_cbam_hard_sigmoid"):
+        data = recorded.load(name)
+        arrays = {n.removeprefix("weights/"): a for n, a in data.items() if "weights/" in n}
+        with pytest.raises(ValueError, match=f"--from {HINTS[name]['dialect']} "):
+            find(arrays)
+
+
+def test_a_dialect_has_the_name_of_its_preset_and_its_fields():
+    for name, fields in PRESETS.items():
+        if name in DIALECTS:
+            assert DIALECTS[name].fields == fields, name
+    assert {"paper", "official_no_spatial", "se", "identity"} == set(PRESETS) - set(DIALECTS)
+
+
+def test_a_dialect_has_a_file_of_its_name():
+    folder = Path(cbam_core.__file__).parent / "dialects"
+    files = {path.stem for path in folder.glob("*.py")}
+    assert files - {"__init__", "dialect", "layouts"} == set(DIALECTS) - {"cbam_torch"}
+
+
+def test_the_page_has_the_facts_of_the_tables():
+    page = (ROOT / "docs" / "dialects.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    del rows["--from"]
+    assert list(rows) == list(DIALECTS)
+    for name, dialect in DIALECTS.items():
+        row = rows[name]
+        if dialect.lookalike:
+            assert row == f"| `{name}` | {dialect.lookalike} |"
+        elif name != "cbam_torch":
+            assert all(f"`{layer}`" in row for layer in layers(dialect)), row
+        if not dialect.lookalike and "conv" in row.split("|")[3] and name != "timm_light":
+            assert f"[{', '.join(dialect.maps)}]" in row
+    for alias, name in ALIASES.items():
+        assert f"`{alias}`" in page, alias
+        assert named(alias.upper().replace("_", "-")) == [DIALECTS[name]]
+
+
+def layers(dialect) -> set[str]:
+    """The layers of a block, as they are written, without the numbers of Keras."""
+    leaves = (*dialect.spellings, *dialect.bare)[0]
+    ends = (".weight", ".kernel", "/kernel", "/vars/0")
+    names = [name for leaf, (name, _) in leaves.items() if leaf.endswith("kernel")]
+    return {
+        name.removesuffix(end).replace("{_}", "")
+        for name in names
+        for end in ends
+        if name.endswith(end) and "squeeze" not in name
+    }
