@@ -62,8 +62,9 @@ def _name(path: Sequence[str], full_name: str) -> str:
     """
     *folders, leaf = path
     chosen = list(itertools.takewhile(lambda name: not _is_made_up(name), folders))
-    own = leaf.lstrip("_") if len(chosen) == len(folders) else full_name
-    return "/".join([*chosen, own])
+    if len(chosen) == len(folders):
+        return "/".join([*folders, leaf.lstrip("_")])
+    return "/".join([*chosen, full_name] if full_name else path)
 
 
 def _is_made_up(name: str) -> bool:
