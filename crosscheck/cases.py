@@ -111,6 +111,8 @@ def _default_plans() -> list[Plan]:
         *(_on(kind, "official", official) for kind in INPUTS),
         *((name, "relu", spec) for name, spec in _variations("all", everything)),
         ("lp", "large", CBAMSpec(16, hidden=4, channel_pools=("avg", "max", "lp"))),
+        # The spatial gate of this order reads x itself, whose channels tie.
+        ("ties", "integers", CBAMSpec(16, hidden=4, order="parallel")),
     ]
 
 

@@ -11,10 +11,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Library:
-    """Functions of an array library, as "module:function", with which faults are made."""
+    """What faults are made of: an array library's functions, and methods of the layers made of it.
+
+    Each is "module:function" or "module:Class.method".
+
+    Attributes:
+        stop_gradient, as_tensor: functions of the array library.
+        convolution: what runs a convolution over images.
+        norm: what runs the batch norm.
+        update: what moves its running statistics.
+    """
 
     stop_gradient: str
     as_tensor: str
+    convolution: str
+    norm: str
+    update: str
 
 
 @dataclass(frozen=True)
@@ -58,10 +70,41 @@ def _compilers() -> list[str]:
     return [os.environ.get("CXX", "g++"), "g++", "clang++", "cl"]
 
 
-_TORCH = Library("torch:Tensor.detach", "torch:as_tensor")
-_TF = Library("tensorflow:stop_gradient", "tensorflow:convert_to_tensor")
-_KERAS = Library("keras.ops:stop_gradient", "keras.ops:convert_to_tensor")
-_JAX = Library("jax.lax:stop_gradient", "jax.numpy:asarray")
+_TORCH = Library(
+    "torch:Tensor.detach",
+    "torch:as_tensor",
+    "cbam_torch.layers:Conv2d.forward",
+    "cbam_torch.layers:BatchNorm.forward",
+    "cbam_torch.layers:BatchNorm.forward",
+)
+_TF = Library(
+    "tensorflow:stop_gradient",
+    "tensorflow:convert_to_tensor",
+    "cbam_tf.layers:Conv.__call__",
+    "cbam_tf.layers:BatchNorm.__call__",
+    "cbam_tf.layers:BatchNorm.update",
+)
+_KERAS = Library(
+    "keras.ops:stop_gradient",
+    "keras.ops:convert_to_tensor",
+    "cbam_keras.layers:Conv2D.call",
+    "cbam_keras.layers:BatchNorm.call",
+    "cbam_keras.layers:BatchNorm.update",
+)
+_FLAX = Library(
+    "jax.lax:stop_gradient",
+    "jax.numpy:asarray",
+    "flax.nnx:Conv.__call__",
+    "cbam_flax.layers:BatchNorm.__call__",
+    "cbam_flax.layers:update",
+)
+_LINEN = Library(
+    "jax.lax:stop_gradient",
+    "jax.numpy:asarray",
+    "flax.linen:Conv.__call__",
+    "cbam_flax.linen.layers:BatchNorm.__call__",
+    "cbam_flax.layers:update",
+)
 
 
 def _torch(name: str, *, compiled: bool) -> Framework:
@@ -92,8 +135,8 @@ def _keras(backend: str, *, module: str, extra: str) -> Framework:
     )
 
 
-def _flax(name: str, package: str, *, sample: bool) -> Framework:
-    return Framework(name, package, ("jax", "flax"), "flax", _JAX, sample=sample)
+def _flax(name: str, package: str, library: Library, *, sample: bool) -> Framework:
+    return Framework(name, package, ("jax", "flax"), "flax", library, sample=sample)
 
 
 FRAMEWORKS = {
@@ -106,7 +149,7 @@ FRAMEWORKS = {
         _keras("tensorflow", module="tensorflow", extra="tf"),
         _keras("jax", module="jax", extra="flax"),
         _keras("torch", module="torch", extra="torch"),
-        _flax("flax", "cbam_flax", sample=False),
-        _flax("linen", "cbam_flax.linen", sample=True),
+        _flax("flax", "cbam_flax", _FLAX, sample=False),
+        _flax("linen", "cbam_flax.linen", _LINEN, sample=True),
     )
 }

@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from cbam_core import CBAMSpec
-from crosscheck.faults import FAULTS, Pass, Target, planted
+from crosscheck.faults import FAULTS, Target, planted
 from crosscheck.frameworks import FRAMEWORKS, Framework
 
 
@@ -70,27 +70,22 @@ class Job:
 
 def run(job: Job, framework: Framework, device: str) -> tuple[dict[str, np.ndarray], dict]:
     """The job's arrays and facts about them: the output's dtype, or the error."""
-    module = importlib.import_module(f"{framework.package}.evaluate")
-    fault = FAULTS.get(job.fault)
     target = Target.of(framework)
-    one = Pass(job.spec, job.weights, job.training, job.x[..., 0].size)
-    altered = fault.alter(one) if fault else one
     try:
-        with planted(fault, target):
-            arrays, dtype = module.evaluate(
-                altered.spec,
-                altered.weights,
+        with planted(FAULTS.get(job.fault), target):
+            arrays, dtype = target.evaluate.evaluate(
+                job.spec,
+                job.weights,
                 job.x,
                 job.cotangent,
                 dtype=job.dtype,
-                training=altered.training,
+                training=job.training,
                 device=device,
                 compiled=framework.compiled,
             )
     except Exception as error:  # Whatever a framework raises is a finding.
         traceback.print_exc()
         return {}, {"error": f"{type(error).__name__}: {str(error).strip()[:300]}"}
-    arrays = fault.corrupt(arrays, one) if fault else arrays
     return arrays, {"dtype": dtype}
 
 

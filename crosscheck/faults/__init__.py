@@ -1,14 +1,20 @@
-"""Planted faults: every one has to be caught in every framework.
+"""Planted faults: each replaces code of a package, and has to be caught in every framework."""
 
-Those of `coded` replace code of the package. Those of `built` change what a sound package is given,
-and two of them the arrays that it returns: they show that the cases and the judge tell the
-difference, and not that a package could have made the mistake.
-"""
+from crosscheck.faults.backward import BACKWARD
+from crosscheck.faults.constructors import CONSTRUCTORS
+from crosscheck.faults.convolution import CONVOLUTION
+from crosscheck.faults.fault import Fault, Target, planted
+from crosscheck.faults.gates import GATES
+from crosscheck.faults.mlp import MLP
+from crosscheck.faults.norm import NORM
+from crosscheck.faults.pooling import POOLING
+from crosscheck.faults.weights import WEIGHTS
 
-from crosscheck.faults.built import BUILT
-from crosscheck.faults.coded import CODED
-from crosscheck.faults.fault import Fault, Pass, Target, planted
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        *CONSTRUCTORS, *WEIGHTS, *POOLING, *MLP, *CONVOLUTION, *NORM, *GATES, *BACKWARD,
+    )
+}  # fmt: skip
 
-FAULTS = {fault.name: fault for fault in (*BUILT, *CODED)}
-
-__all__ = ["FAULTS", "Fault", "Pass", "Target", "planted"]
+__all__ = ["FAULTS", "Fault", "Target", "planted"]

@@ -1,79 +1,68 @@
 """Faults that public ports of CBAM have had, and others, planted one at a time.
 
 A fault that no case reveals would pass for equality, so `cbam check --faults` plants every one of
-these in every framework and demands that the comparison turns red. A fault is planted in the
-place where a programmer would make it: in the code of the package (a function replaced at run
-time), in what is built (another spec), in how weights are read, or in what a step leaves behind.
+these in the code of every package and demands that the comparison turns red.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
-import operator
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 from unittest import mock
 
-import numpy as np
-
-from cbam_core import CBAMSpec
 from crosscheck.frameworks import Framework
 
-Weights = dict[str, np.ndarray]
-Arrays = dict[str, np.ndarray]
+# A module, a class or a dictionary, and the name in it of what is replaced.
+Place = tuple[Any, str]
 
 
 @dataclass(frozen=True)
 class Target:
-    """The modules of a package into which a fault is planted."""
+    """The package into which a fault is planted: three of its modules, and what the registry tells.
+
+    Attributes:
+        convolution, norm, update, stop_gradient, as_tensor: see `frameworks.Library`.
+    """
 
     ops: ModuleType
     attention: ModuleType
+    evaluate: ModuleType
+    convolution: Place
+    norm: Place
+    update: Place
     stop_gradient: Callable[[Any], Any]
-    as_tensor: Callable[[np.ndarray], Any]
+    as_tensor: Callable[[Any], Any]
 
     @classmethod
     def of(cls, framework: Framework) -> Target:
         attention = importlib.import_module(f"{framework.package}.attention")
-        functions = (
-            _resolve(framework.library.stop_gradient),
-            _resolve(framework.library.as_tensor),
+        library = framework.library
+        return cls(
+            attention.ops,
+            attention,
+            importlib.import_module(f"{framework.package}.evaluate"),
+            convolution=_place(library.convolution),
+            norm=_place(library.norm),
+            update=_place(library.update),
+            stop_gradient=_found(*_place(library.stop_gradient)),
+            as_tensor=_found(*_place(library.as_tensor)),
         )
-        return cls(attention.ops, attention, *functions)
 
 
-def _resolve(reference: str) -> Any:
+def _place(reference: str) -> Place:
+    """Where "module:function" or "module:Class.method" stands."""
     module, _, path = reference.partition(":")
-    return operator.attrgetter(path)(importlib.import_module(module))
+    *outer, attribute = path.split(".")
+    return functools.reduce(getattr, outer, importlib.import_module(module)), attribute
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What an implementation is asked to run; `count` is the number of positions, N times S."""
-
-    spec: CBAMSpec
-    weights: Weights
-    training: bool
-    count: int
-
-
-Patch = tuple[Any, str, Any]
-
-
-def no_patches(target: Target) -> list[Patch]:
-    return []
-
-
-def unaltered(one: Pass) -> Pass:
-    return one
-
-
-def uncorrupted(arrays: Arrays, one: Pass) -> Arrays:
-    return arrays
+def _found(owner: Any, name: str) -> Any:
+    return owner[name] if isinstance(owner, dict) else getattr(owner, name)
 
 
 @dataclass(frozen=True)
@@ -83,38 +72,48 @@ class Fault:
     Attributes:
         about: the mistake in words.
         case, mode, dtype: where it shows.
-        patches: (object, attribute, replacement) for each part of the package to be replaced.
-        alter: what the implementation runs instead of the pass.
-        corrupt: what becomes of the resulting arrays.
+        where: the place of the code that is replaced, see `places`.
+        faulty: the code that runs there, given the target, the right code and the arguments.
     """
 
     name: str
     about: str
     case: str
+    where: Callable[[Target], Place]
+    faulty: Callable[..., Any]
     mode: str = "eval"
     dtype: str = "float64"
-    patches: Callable[[Target], list[Patch]] = no_patches
-    alter: Callable[[Pass], Pass] = unaltered
-    corrupt: Callable[[Arrays, Pass], Arrays] = uncorrupted
 
 
 @contextlib.contextmanager
 def planted(fault: Fault | None, target: Target) -> Iterator[None]:
-    """The package with the code of `fault` in it; afterwards as it was."""
-    patches = fault.patches(target) if fault else []
-    with contextlib.ExitStack() as stack:
-        for place, attribute, replacement in patches:
-            if isinstance(place, dict):
-                stack.enter_context(mock.patch.dict(place, {attribute: replacement}))
-            else:
-                stack.enter_context(mock.patch.object(place, attribute, replacement))
-        if patches:
-            # JAX keeps what it compiled by the Python function, which a patch leaves the same.
-            stack.callback(_forget_compiled)
-            _forget_compiled()
+    """The package with `fault` in its code; afterwards as it was."""
+    if fault is None:
         yield
+        return
+    owner, name = fault.where(target)
+    right, faulty = _found(owner, name), fault.faulty
+
+    # Keras reads off the signature whether a layer takes `training`.
+    @functools.wraps(right)
+    def replacement(*arguments: Any, **options: Any) -> Any:
+        return faulty(target, right, *arguments, **options)
+
+    patch: Any = (
+        mock.patch.dict(owner, {name: replacement})
+        if isinstance(owner, dict)
+        else mock.patch.object(owner, name, replacement)
+    )
+    with patch:
+        _forget_compiled(target)
+        try:
+            yield
+        finally:
+            _forget_compiled(target)
 
 
-def _forget_compiled() -> None:
-    if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
+def _forget_compiled(target: Target) -> None:
+    """Clear what jax.jit keeps by a function of `evaluate`, which a patch leaves the same."""
+    for function in vars(target.evaluate).values():
+        if hasattr(function, "clear_cache"):
+            function.clear_cache()

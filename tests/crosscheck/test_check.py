@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from crosscheck import check as checks
 from crosscheck.cases import SELECTION, default_cases
 from crosscheck.check import LIMITS, check, plan, plan_faults, select
-from crosscheck.faults import FAULTS, Pass
+from crosscheck.faults import FAULTS, Fault, Target, planted
+from crosscheck.faults.places import function, method, pool
 from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.process import CrashedError
 from crosscheck.report import Report
@@ -23,22 +26,36 @@ def cases():
     return default_cases()
 
 
-def test_there_are_many_faults_of_every_kind():
-    assert len(FAULTS) >= 30
-    for kind in ("patches", "alter", "corrupt"):
-        default = next(f.default for f in dataclasses.fields(FAULTS["eps-0"]) if f.name == kind)
-        assert any(getattr(fault, kind) is not default for fault in FAULTS.values()), kind
-
-
-def test_every_fault_names_a_case_and_changes_something(cases):
+def test_every_fault_names_a_case_that_has_its_mode(cases):
     by_name = {case.name: case for case in cases}
     for fault in FAULTS.values():
-        case = by_name[fault.case]
-        one = Pass(case.spec, case.weights, fault.mode == "train", case.x[..., 0].size)
-        altered = fault.alter(one)
-        changed = altered is not one or fault.patches is not FAULTS["eps-0"].patches
-        corrupted = fault.corrupt is not FAULTS["eps-0"].corrupt
-        assert changed or corrupted, fault.name
+        assert fault.mode == "eval" or by_name[fault.case].has_modes, fault.name
+
+
+class _Block:
+    def refine(self, x):
+        return [x]
+
+
+@pytest.mark.parametrize("where", [pool("max"), function("max"), method("CBAM", "refine")])
+def test_a_fault_stands_in_one_place_and_only_while_it_is_planted(where):
+    ops, forgotten = SimpleNamespace(POOLS={"max": max}, max=max), []
+    step = SimpleNamespace(clear_cache=lambda: forgotten.append("step"))
+    modules = (ops, SimpleNamespace(CBAM=_Block), SimpleNamespace(step=step))
+    target: Any = Target(*modules, *[None] * 5)
+
+    def answers():
+        return [code([1, 2]) for code in (ops.POOLS["max"], ops.max, _Block().refine)]
+
+    right = answers()
+    fault = Fault("", "", "", where, lambda target, right, *arguments: [right(*arguments)])
+    with planted(fault, target):
+        faulty = answers()
+    changed = [(new, old) for new, old in zip(faulty, right, strict=True) if new != old]
+    assert len(changed) == 1
+    assert all(new == [old] for new, old in changed)
+    assert answers() == right
+    assert forgotten == ["step", "step"]
 
 
 def test_a_sound_implementation_is_green_and_a_faulty_one_red(cases):
@@ -46,6 +63,8 @@ def test_a_sound_implementation_is_green_and_a_faulty_one_red(cases):
     faulty = [row for row in report.rows if row.fault]
     assert {row.fault for row in faulty} == set(FAULTS)
     assert [row.fault for row in faulty if not row.caught] == []
+    # By its numbers: a package with a fault in it still gives every array.
+    assert [str(row.comparison) for row in faulty if "is missing" in row.comparison.reason] == []
     assert [str(row.comparison) for row in report.rows if not row.fault and not row.ok] == []
     assert report.ok
 
