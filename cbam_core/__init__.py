@@ -7,13 +7,14 @@
 """
 
 from cbam_core import reference
+from cbam_core.architectures import ARCHITECTURES, Architecture, network_shapes
 from cbam_core.blocks import Block
 from cbam_core.checkpoints import Checkpoint, read, write
 from cbam_core.contents import CheckpointError
 from cbam_core.conversion import Conversion, convert
 from cbam_core.costs import flops, parameters
 from cbam_core.dialects import DIALECTS
-from cbam_core.initial import SCHEMES, initial_weights
+from cbam_core.initial import SCHEMES, initial_network, initial_weights
 from cbam_core.inputs import check_input
 from cbam_core.spec import PRESETS, CBAMSpec
 from cbam_core.weights import (
@@ -25,10 +26,12 @@ from cbam_core.weights import (
 )
 
 __all__ = [
+    "ARCHITECTURES",
     "DIALECTS",
     "PRESETS",
     "SCHEMES",
     "STATISTICS",
+    "Architecture",
     "Block",
     "CBAMSpec",
     "Checkpoint",
@@ -39,7 +42,9 @@ __all__ = [
     "check_weights",
     "convert",
     "flops",
+    "initial_network",
     "initial_weights",
+    "network_shapes",
     "parameters",
     "read",
     "reference",

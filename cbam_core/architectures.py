@@ -12,12 +12,12 @@ Every package builds its networks from these plans, readers check files against 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cbam_core.spec import PRESETS, CBAMSpec
+from cbam_core.weights import weight_shapes
 
 KINDS = ("basic", "bottleneck", "separable")
 ATTENTIONS = (None, "cbam", "se")
@@ -186,7 +186,7 @@ class Architecture:
 
     @property
     def tail_attention(self) -> CBAMSpec | None:
-        """What stands at "tail.attention", behind the last stage."""
+        """What stands at "tail", behind the last stage."""
         is_here = self.placement == "stem_and_tail"
         return self.attention_at(self.features) if is_here else None
 
@@ -226,7 +226,7 @@ class Architecture:
             for block in stage:
                 yield from block.attentions.items()
         if self.tail_attention:
-            yield "tail.attention", self.tail_attention
+            yield "tail", self.tail_attention
 
     @property
     def _is_large(self) -> bool:
@@ -321,10 +321,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def network_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Canonical name -> shape of every weight and statistic, in the order of the forward pass."""
-    from cbam_core.weights import weight_shapes
-
     table: dict[str, tuple[int, ...]] = {}
     for unit in architecture.units():
         size = (unit.kernel_size,) * 2
@@ -341,17 +339,3 @@ def shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     table["head.linear.kernel"] = (features, architecture.num_classes)
     table["head.linear.bias"] = (architecture.num_classes,)
     return table
-
-
-def parameters(architecture: Architecture) -> int:
-    """Trainable parameters."""
-    return sum(
-        math.prod(shape)
-        for name, shape in shapes(architecture).items()
-        if not name.endswith((".norm.mean", ".norm.var")) and not _is_statistic(name)
-    )
-
-
-def _is_statistic(name: str) -> bool:
-    owner, _, leaf = name.rpartition(".")
-    return leaf in ("mean", "var") and owner.rpartition(".")[2].startswith("norm")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import zlib
 
 import numpy as np
 
+from cbam_core.architectures import Architecture, network_shapes
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import weight_shapes
 
@@ -55,6 +57,40 @@ def initial_weights(
     }
 
 
+def initial_network(
+    architecture: Architecture, scheme: str = "authors", *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Canonical float32 weights for a network, equal bit for bit wherever they are drawn.
+
+    Args:
+        scheme: as for `initial_weights`, which draws the attentions. With "authors" the other
+            convolutions are kaiming normal over fan_out and the head over fan_in. Norms are the
+            identity, and biases 0.
+        seed: each array is drawn from its own generator, seeded by this number and its name.
+
+    Raises:
+        ValueError: as `initial_weights`.
+
+    Example:
+        >>> network = Architecture.named("resnet18", attention="cbam")
+        >>> initial_network(network)["stage1.block0.attention.spatial.norm.scale"]
+        array([0.], dtype=float32)
+    """
+    weights = {
+        name: _draw(scheme, name, shape, _generator(seed, name)).astype(np.float32)
+        for name, shape in network_shapes(architecture).items()
+    }
+    for path, spec in architecture.attentions():
+        own = int(_generator(seed, path).integers(2**31))
+        drawn = initial_weights(spec, scheme, seed=own)
+        weights |= {f"{path}.{name}": array for name, array in drawn.items()}
+    return weights
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
 def _is_zeroed(spec: CBAMSpec, scheme: str, name: str) -> bool:
     if scheme == "identity" and not spec.spatial_norm and name == "spatial.conv.kernel":
         return True
@@ -71,6 +107,8 @@ def _draw(scheme: str, name: str, shape: tuple[int, ...], rng: np.random.Generat
     if scheme == "he_normal":
         deviation = math.sqrt(2 / fan_in) / _TRUNCATED_DEVIATION
         return deviation * _truncated_normal(shape, rng)
+    if scheme in ("authors", "identity") and name.startswith("head."):
+        return math.sqrt(2 / fan_in) * rng.standard_normal(shape)
     if scheme != "kaiming_fan_out" and name.startswith("channel."):
         return rng.uniform(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), shape)
     return math.sqrt(2 / fan_out) * rng.standard_normal(shape)
