@@ -128,7 +128,8 @@ class Architecture:
         if self.num_classes < 1:
             raise ValueError(f"num_classes={self.num_classes} is below 1; pass a positive integer")
         spec = dict(self.spec) if not isinstance(self.spec, Mapping) else self.spec
-        object.__setattr__(self, "spec", tuple(sorted(spec.items())))
+        fields = ((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(spec.items()))
+        object.__setattr__(self, "spec", tuple(fields))
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "widths", tuple(self.widths))
 
@@ -319,6 +320,22 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "widths": (64, 128, 256, 512, 1024),
     },
 }
+
+
+def attention_fields(spec: CBAMSpec | str | None) -> dict[str, Any]:
+    """Fields of an `Architecture`'s attention, as a preset's name or a CBAMSpec gives them.
+
+    The hidden width of a spec is that of its own channels, so an attention's on other channels
+    comes from its reduction.
+
+    >>> attention_fields(CBAMSpec(64, gate="double_sigmoid"))["gate"]
+    'double_sigmoid'
+    """
+    if spec is None:
+        return {}
+    chosen = CBAMSpec.preset(spec, 1) if isinstance(spec, str) else spec
+    fields = chosen.to_dict()
+    return {name: fields[name] for name in fields if name not in ("channels", "hidden")}
 
 
 def network_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:

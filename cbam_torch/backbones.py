@@ -17,9 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbam_core import Architecture, CBAMSpec
-from cbam_core.architectures import NORM_EPS, NORM_MOMENTUM, Block, Unit
+from cbam_core import Architecture, CBAMSpec, initial_network
+from cbam_core.architectures import (
+    NORM_EPS,
+    NORM_MOMENTUM,
+    Block,
+    Unit,
+    attention_fields,
+)
 from cbam_torch.attention import CBAM
+from cbam_torch.weights import load_canonical, shapes_of
 
 
 class Stem(nn.Module):
@@ -181,3 +188,104 @@ def conv_and_norm(unit: Unit, **options: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d
 def attention(spec: CBAMSpec | None, **options: Any) -> nn.Module:
     """The attention of a spec; the identity where there is none."""
     return CBAM.from_spec(spec, **options) if spec else nn.Identity()
+
+
+def build(
+    name: str,
+    *,
+    attention: str | None = None,
+    spec: CBAMSpec | str | None = None,
+    placement: str = "block",
+    stem: str = "imagenet",
+    stride_on: str = "3x3",
+    num_classes: int = 1000,
+    head: str = "plain",
+    features_only: bool = False,
+    init: str | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **fields: Any,
+) -> Backbone:
+    """The network of a factory.
+
+    Args:
+        name: of the factory, a key of `cbam_core.ARCHITECTURES`.
+        attention, placement, stem, stride_on, num_classes, head, ...: see
+            `cbam_core.Architecture`.
+        spec: of the attention, a preset's name or a CBAMSpec, whose channels do not count; the
+            authors' if None.
+        features_only: see `Backbone`.
+        init: a scheme of `cbam_core.initial_network`, the same values in every framework; torch's
+            own initial values if None.
+        seed: of `init`.
+        device, dtype: of the parameters.
+
+    Raises:
+        ValueError, TypeError: an argument that no such network can have.
+    """
+    architecture = Architecture.named(
+        name,
+        attention=attention,
+        spec=attention_fields(spec),
+        placement=placement,
+        stem=stem,
+        stride_on=stride_on,
+        num_classes=num_classes,
+        head=head,
+        **fields,
+    )
+    network = Backbone(architecture, features_only=features_only, device=device, dtype=dtype)
+    if init is not None:
+        drawn = initial_network(architecture, init, seed=seed)
+        load_canonical(network, {name: drawn[name] for name in shapes_of(network)})
+    return network
+
+
+def resnet18(**arguments: Any) -> Backbone:
+    """ResNet-18; see `build` for the arguments.
+
+    >>> sum(p.numel() for p in resnet18(attention="cbam").parameters())
+    11779392
+    """
+    return build("resnet18", **arguments)
+
+
+def resnet34(**arguments: Any) -> Backbone:
+    """ResNet-34; see `build` for the arguments."""
+    return build("resnet34", **arguments)
+
+
+def resnet50(**arguments: Any) -> Backbone:
+    """ResNet-50; see `build` for the arguments."""
+    return build("resnet50", **arguments)
+
+
+def resnet101(**arguments: Any) -> Backbone:
+    """ResNet-101; see `build` for the arguments."""
+    return build("resnet101", **arguments)
+
+
+def resnet152(**arguments: Any) -> Backbone:
+    """ResNet-152; see `build` for the arguments."""
+    return build("resnet152", **arguments)
+
+
+def resnext50_32x4d(**arguments: Any) -> Backbone:
+    """ResNeXt-50 of 32 groups of width 4; see `build` for the arguments."""
+    return build("resnext50_32x4d", **arguments)
+
+
+def resnext101_32x4d(**arguments: Any) -> Backbone:
+    """ResNeXt-101 of 32 groups of width 4; see `build` for the arguments."""
+    return build("resnext101_32x4d", **arguments)
+
+
+def wide_resnet18(*, widen: float = 2.0, **arguments: Any) -> Backbone:
+    """ResNet-18, `widen` times as wide behind its stem; see `build` for the other arguments."""
+    return build("wide_resnet18", widen=widen, **arguments)
+
+
+def mobilenet(*, widen: float = 1.0, **arguments: Any) -> Backbone:
+    """MobileNet, `widen` times as wide; see `build` for the other arguments."""
+    return build("mobilenet", widen=widen, **arguments)

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cbam_core import as_canonical, check_weights, network_shapes, weight_shapes
+from cbam_core import Architecture, as_canonical, check_weights, network_shapes, weight_shapes
 from cbam_torch.attention import CBAM, ChannelAttention, SpatialAttention
-from cbam_torch.backbones import Backbone
 
 # Canonical leaf -> torch leaf; the modules on the way to it have the canonical names.
 LEAVES = {
@@ -21,10 +20,8 @@ LEAVES = {
     "var": "running_var",
 }
 
-Module = CBAM | ChannelAttention | SpatialAttention | Backbone
 
-
-def to_canonical(module: Module) -> dict[str, np.ndarray]:
+def to_canonical(module: nn.Module) -> dict[str, np.ndarray]:
     """The module's weights, copied, under the names and in the layout of `cbam_core.weights`.
 
     Example:
@@ -39,7 +36,7 @@ def to_canonical(module: Module) -> dict[str, np.ndarray]:
     }
 
 
-def load_canonical(module: Module, weights: Mapping[str, np.ndarray]) -> None:
+def load_canonical(module: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Copy canonical `weights` into the module, whose dtype and device they take.
 
     Raises:
@@ -57,7 +54,7 @@ def load_canonical(module: Module, weights: Mapping[str, np.ndarray]) -> None:
             tensor.copy_(_from_canonical(weights[name], tensor))
 
 
-def named_weights(module: Module) -> dict[str, Tensor]:
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
     """Canonical name -> the module's own parameter or buffer (in torch's layout)."""
     weights = {}
     for name in shapes_of(module):
@@ -68,20 +65,19 @@ def named_weights(module: Module) -> dict[str, Tensor]:
     return weights
 
 
-def shapes_of(module: Module) -> dict[str, tuple[int, ...]]:
-    """Canonical name -> shape of all weights of a block or a network."""
-    match module:
-        case Backbone(features_only=True):
-            shapes = network_shapes(module.architecture)
-            return {name: s for name, s in shapes.items() if not name.startswith("head.")}
-        case Backbone():
-            return network_shapes(module.architecture)
-        case CBAM() | ChannelAttention() | SpatialAttention():
-            return weight_shapes(module.spec)
-    raise TypeError(
-        f"module={type(module).__name__} holds no canonical weights; pass a CBAM, "
-        f"ChannelAttention, SpatialAttention, SqueezeExcitation or Backbone of cbam_torch"
-    )
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of all weights of a block, or of a network with what head it has."""
+    if isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+        return weight_shapes(module.spec)
+    architecture = getattr(module, "architecture", None)
+    if not isinstance(architecture, Architecture):
+        raise TypeError(
+            f"module={type(module).__name__} holds no canonical weights; pass a CBAM, "
+            f"ChannelAttention, SpatialAttention, SqueezeExcitation or backbone of cbam_torch"
+        )
+    shapes = network_shapes(architecture)
+    headless = {name: s for name, s in shapes.items() if not name.startswith("head.")}
+    return headless if module.features_only else shapes
 
 
 def canonical_array(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
