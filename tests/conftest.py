@@ -37,5 +37,5 @@ def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None
     if inside and collection_path.name.startswith("test_") and name:
         # test_keras.py is for every keras-*, the others for every framework.
         owner = collection_path.stem.removeprefix("test_")
-        return owner not in ("conformance", "recorded", name, name.partition("-")[0])
+        return owner not in ("conformance", "backbones", "recorded", name, name.partition("-")[0])
     return None
