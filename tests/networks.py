@@ -68,4 +68,3 @@ def picture(height: int = 33, width: int = 47) -> np.ndarray:
 def cotangent(architecture: Architecture) -> np.ndarray:
     """What the logits of `picture()` are multiplied by."""
     return np.random.default_rng(1).standard_normal((2, architecture.num_classes))
-
