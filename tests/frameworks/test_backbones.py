@@ -143,3 +143,28 @@ def test_a_wrong_set_of_weights_is_refused_whole(framework):
 def test_a_bad_argument_is_named(framework, arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         framework.build("mobilenet", widen=0.25, **arguments)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32, 6), (2, 32, 32), (2, 0, 32, 3)], ids=str)
+def test_a_bad_input_is_named(framework, shape):
+    network = framework.build("Backbone", NETWORKS["plain"], dtype="float32")
+    with pytest.raises(ValueError, match=r"x has shape .*, expected pictures of at least one posi"):
+        framework.call(network, np.zeros(shape, np.float32))
+    with pytest.raises(TypeError, match="x has dtype int32, expected a floating-point type"):
+        framework.call(network, np.zeros((2, 32, 32, 3), np.int32))
+
+
+def test_statistics_of_one_value_are_refused(framework):
+    network = framework.build("Backbone", NETWORKS["plain"], dtype="float32")
+    x = np.ones((1, 8, 8, 3), np.float32)
+    assert np.isfinite(framework.call(network, x)).all()
+    # The first text is that of torch's own layer.
+    message = "Expected more than 1 value per channel|batch statistics need at least 2"
+    with pytest.raises(ValueError, match=message):
+        framework.call(network, x, training=True)
+
+
+@pytest.mark.parametrize("name", ["basic_cbam", "separable_cbam"])
+def test_an_empty_batch_stays_empty(framework, name):
+    network = framework.build("Backbone", NETWORKS[name], dtype="float32")
+    assert framework.call(network, np.zeros((0, 33, 47, 3), np.float32)).shape == (0, 5)
