@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -43,6 +44,36 @@ def test_equals_the_reference(framework, name, mode):
     network = build(framework, architecture)
     arrays = framework.differentiate(network, x, cotangent, mode == "train")
     assert_equal(arrays, step.quantities(cotangent), 1e-12)
+
+
+@pytest.mark.parametrize(("attention", "factor"), [("se", 0.5), ("cbam", 0.25), ("both", 1.25)])
+def test_attention_stands_between_the_last_norm_and_the_sum(framework, attention, factor):
+    """Of weights that are all 0 every gate is a half, which the norm before it can be as well."""
+    residual = attention == "both"
+    architecture = Architecture(
+        "basic",
+        (2, 1),
+        (4, 6),
+        attention="cbam" if residual else attention,
+        spec={"spatial_norm": False, "residual": residual} if attention != "se" else {},
+        stem="cifar",
+    )
+    weights = networks.weights(architecture)
+    for name in weights:
+        if "attention" in name:
+            weights[name] *= 0
+    network = framework.build("Backbone", architecture, dtype="float64")
+    framework.package.load_canonical(network, weights)
+    plain = dataclasses.replace(architecture, attention=None, spec=())
+    scaled = {
+        name: array * factor if re.search(r"block\d.norm2.(scale|bias)", name) else array
+        for name, array in weights.items()
+        if "attention" not in name
+    }
+    other = framework.build("Backbone", plain, dtype="float64")
+    framework.package.load_canonical(other, scaled)
+    x = networks.picture()
+    assert_equal({"": framework.call(network, x)}, {"": framework.call(other, x)}, 1e-12)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -24,13 +24,16 @@ def call(module, x, training=False):
     return [part.numpy() for part in y] if isinstance(y, list) else y.numpy()
 
 
-def differentiate(network, x, cotangent, training=False):
-    """What `evaluate` returns of a block, of a network that is there: the arrays alone."""
+def differentiate(network, x, cotangent, training=False, call=None):
+    """What `evaluate` returns of a block, of a network that is there: the arrays alone.
+
+    `call` is a tf.function of the network.
+    """
     leaf, state = tf.constant(x), named_weights(network)
     sources = {"input": leaf} | {n: w for n, w in state.items() if not is_statistic(n)}
     with tf.GradientTape() as tape:
         tape.watch(leaf)
-        y = network(leaf, training=training)
+        y = (call or network)(leaf, training=training)
     gradients = tape.gradient(y, sources, tf.constant(cotangent))
     arrays = {"output": canonical_array(y)}
     arrays |= {f"grad:{name}": canonical_array(g) for name, g in gradients.items()}
