@@ -128,11 +128,23 @@ class Architecture:
                 raise ValueError(f"{field}={value!r} is unknown; choose from {names}")
         if self.num_classes < 1:
             raise ValueError(f"num_classes={self.num_classes} is below 1; pass a positive integer")
+        if len(self.depths) != len(self.widths) or min((*self.depths, *self.widths), default=0) < 1:
+            raise ValueError(
+                f"depths={self.depths} and widths={self.widths} do not fit; pass one positive "
+                f"integer each for every stage"
+            )
+        if self._scaled(min(self.widths)) < 1:
+            raise ValueError(
+                f"widen={self.widen} leaves no channel of widths={self.widths}; pass a larger one"
+            )
         spec = dict(self.spec) if not isinstance(self.spec, Mapping) else self.spec
         fields = ((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(spec.items()))
         object.__setattr__(self, "spec", tuple(fields))
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "widths", tuple(self.widths))
+        attention = self.attention_at(self.stem_unit.outputs)
+        if attention and attention.rank != 2:
+            raise ValueError(f"spec has rank={attention.rank}; pass rank=2, that of pictures")
 
     @classmethod
     def named(cls, name: str, **changes: Any) -> Architecture:

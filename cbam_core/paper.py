@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cbam_core.architectures import Architecture
+from cbam_core.costs import flops, parameters
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,22 @@ class Printed:
     def architecture(self) -> Architecture:
         fields = {"attention": self.attention, "widen": self.widen, "stride_on": "1x1"}
         return Architecture.named(self.name, **fields)
+
+    @property
+    def computed(self) -> tuple[str, str]:
+        """Parameters and flops as the architecture has them, rounded as the paper prints them."""
+        architecture = self.architecture
+        millions, billions = parameters(architecture) / 1e6, flops(architecture, 224, 224) / 1e9
+        return f"{millions:.2f}", f"{billions:.3f}"
+
+    @property
+    def agrees(self) -> bool:
+        return self.computed == (self.parameters, self.flops)
+
+    @property
+    def explained(self) -> str:
+        """Why it does not agree, as far as that is known; else ""."""
+        return EXPLAINED.get((self.name, self.widen, self.attention), "")
 
 
 # name, widen -> what stands under base, + SE and + CBAM.
@@ -72,3 +89,10 @@ PRINTED = tuple(
     for (name, widen), row in _TABLE.items()
     for attention, text in zip((None, "se", "cbam"), row, strict=True)
 )
+
+EXPLAINED: dict[tuple[str, float, str | None], str] = {
+    ("mobilenet", 0.7, "se"): (
+        "with C/16 hidden units rounded down, as the released code has it, there are 2,704,661 "
+        "parameters; rounded to nearest there would be 2,709,854, and all other figures stay"
+    )
+}
