@@ -42,8 +42,7 @@ def initial_weights(
         >>> weights["channel.reduce.kernel"].shape
         (64, 4)
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme={scheme!r} is unknown; choose from {', '.join(SCHEMES)}")
+    _check_scheme(scheme)
     if scheme == "identity" and (spec.gate != "double_sigmoid" or spec.residual):
         raise ValueError(
             f"scheme='identity' needs gate='double_sigmoid' and residual=False, and the spec has "
@@ -76,6 +75,7 @@ def initial_network(
         >>> initial_network(network)["stage1.block0.attention.spatial.norm.scale"]
         array([0.], dtype=float32)
     """
+    _check_scheme(scheme)
     weights = {
         name: _draw(scheme, name, shape, _generator(seed, name)).astype(np.float32)
         for name, shape in network_shapes(architecture).items()
@@ -85,6 +85,11 @@ def initial_network(
         drawn = initial_weights(spec, scheme, seed=own)
         weights |= {f"{path}.{name}": array for name, array in drawn.items()}
     return weights
+
+
+def _check_scheme(scheme: str) -> None:
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme={scheme!r} is unknown; choose from {', '.join(SCHEMES)}")
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
