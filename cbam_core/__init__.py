@@ -15,7 +15,7 @@ from cbam_core.conversion import Conversion, convert
 from cbam_core.costs import flops, parameters
 from cbam_core.dialects import DIALECTS
 from cbam_core.initial import SCHEMES, initial_network, initial_weights
-from cbam_core.inputs import check_input
+from cbam_core.inputs import check_input, check_pictures
 from cbam_core.spec import PRESETS, CBAMSpec
 from cbam_core.weights import (
     STATISTICS,
@@ -39,6 +39,7 @@ __all__ = [
     "Conversion",
     "as_canonical",
     "check_input",
+    "check_pictures",
     "check_weights",
     "convert",
     "flops",

@@ -89,6 +89,7 @@ class Architecture:
         attention: None, "cbam" or "se".
         spec: fields of the attention's CBAMSpec in which it leaves the default, which is the
             authors' for "cbam" and biased with r=16 for "se", as the paper's tables count them.
+            With residual=True the block's sum is x + residual + cbam(residual).
         placement: "block": before the residual sum of every block (MobileNet: behind every relu,
             the stem's included); "stem_and_tail": behind the stem's and behind the last stage.
         stem: "imagenet": 7x7 with stride 2 and a max pool; "cifar": 3x3 with stride 1.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbam_core import Architecture, CBAMSpec, initial_network
+from cbam_core import Architecture, CBAMSpec, check_pictures, initial_network
 from cbam_core.architectures import (
     NORM_EPS,
     NORM_MOMENTUM,
@@ -131,6 +131,10 @@ class Backbone(nn.Module):
     Shape:
         x (N, 3, H, W) -> logits (N, num_classes), or a list of maps (N, C, H', W').
 
+    Raises:
+        TypeError, ValueError: an x of another rank, width or dtype, or too small for batch
+            statistics.
+
     Example:
         >>> import torch
         >>> from cbam_core.architectures import Architecture
@@ -160,6 +164,7 @@ class Backbone(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The map behind the stem and behind each stage, the last with the tail's attention."""
+        check_pictures(x.shape, x.dtype, channel_axis=1)
         maps = [self.stem(x)]
         for stage in self.stages:
             maps.append(self.get_submodule(stage)(maps[-1]))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from cbam_core import Architecture, CBAMSpec, initial_network
 from cbam_core.architectures import attention_fields
 
-FILE = Path(__file__).parent / "data" / "networks.npz"
 # Two blocks in the first stage: one with a projection, and one whose shortcut is its input.
 _SMALL = {"depths": (2, 1), "widths": (4, 6), "num_classes": 5}
 _SPEC = {"reduction": 2, "kernel_size": 3}
@@ -49,41 +46,25 @@ NETWORKS = {
 
 
 def weights(architecture: Architecture, seed: int = 0) -> dict[str, np.ndarray]:
-    """Float64 weights without a zero or a one among them, and a positive variance."""
+    """Float64 weights without a zero or a one among them, whose maps keep their magnitude."""
     rng = np.random.default_rng(seed)
-    drawn = initial_network(architecture, "kaiming_fan_out", seed=seed)
+    drawn = initial_network(architecture, "he_normal", seed=seed)
+    # Of one dimension are the biases and the norms, which were drawn as 0 and 1.
     return {
-        name: np.abs(array + 0.1 * rng.standard_normal(array.shape))
-        if name.endswith(".var")
-        else array + 0.1 * rng.standard_normal(array.shape)
+        name: array + 0.1 * rng.standard_normal(array.shape)
+        if array.ndim == 1
+        else array.astype(np.float64)
         for name, array in drawn.items()
     }
 
 
 def picture(height: int = 33, width: int = 47) -> np.ndarray:
-    """Two pictures (2, height, width, 3)."""
-    return np.random.default_rng(2).standard_normal((2, height, width, 3))
+    """Two pictures (2, height, width, 3) of different contrast and brightness."""
+    noise = np.random.default_rng(2).standard_normal((2, height, width, 3))
+    contrast, brightness = np.array([[0.5, 2.0], [-1.0, 1.0]]).reshape(2, 2, 1, 1, 1)
+    return contrast * noise + brightness
 
 
 def cotangent(architecture: Architecture) -> np.ndarray:
     """What the logits of `picture()` are multiplied by."""
     return np.random.default_rng(1).standard_normal((2, architecture.num_classes))
-
-
-def expected(name: str, mode: str) -> dict[str, np.ndarray]:
-    """What tests/data/record_networks.py recorded of a network in "eval" or "train" mode."""
-    prefix = f"{name}/{mode}/"
-    with np.load(FILE) as file:
-        return {key.removeprefix(prefix): file[key] for key in file if key.startswith(prefix)}
-
-
-def sketch(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of each large array sixteen projections on random directions, which a small file can hold."""
-    return {
-        name: array if array.size <= 64 else _directions(array.size) @ array.ravel()
-        for name, array in arrays.items()
-    }
-
-
-def _directions(size: int) -> np.ndarray:
-    return np.random.default_rng(size).standard_normal((16, size)) / np.sqrt(size)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 
 import numpy as np
 import pytest
 
 import cbam_core
-from cbam_core import ARCHITECTURES, Architecture, CBAMSpec
+from cbam_core import ARCHITECTURES, Architecture, CBAMSpec, reference_network
 from tests import networks
 from tests.compare import assert_equal
 
@@ -36,11 +38,42 @@ def build(framework, architecture, **options):
     ],
 )
 def test_equals_the_reference(framework, name, mode):
-    architecture = NETWORKS[name]
+    architecture, x = NETWORKS[name], networks.picture()
+    weights, cotangent = networks.weights(architecture), networks.cotangent(architecture)
+    step = reference_network.run(architecture, weights, x, training=mode == "train")
     network = build(framework, architecture)
-    cotangent = networks.cotangent(architecture)
-    arrays = framework.differentiate(network, networks.picture(), cotangent, mode == "train")
-    assert_equal(networks.sketch(arrays), networks.expected(name, mode), 1e-12)
+    arrays = framework.differentiate(network, x, cotangent, mode == "train")
+    assert_equal(arrays, step.quantities(cotangent), 1e-12)
+
+
+@pytest.mark.parametrize(("attention", "factor"), [("se", 0.5), ("cbam", 0.25), ("both", 1.25)])
+def test_attention_stands_between_the_last_norm_and_the_sum(framework, attention, factor):
+    """Of weights that are all 0 every gate is a half, which the norm before it can be as well."""
+    residual = attention == "both"
+    architecture = Architecture(
+        "basic",
+        (2, 1),
+        (4, 6),
+        attention="cbam" if residual else attention,
+        spec={"spatial_norm": False, "residual": residual} if attention != "se" else {},
+        stem="cifar",
+    )
+    weights = networks.weights(architecture)
+    for name in weights:
+        if "attention" in name:
+            weights[name] *= 0
+    network = framework.build("Backbone", architecture, dtype="float64")
+    framework.package.load_canonical(network, weights)
+    plain = dataclasses.replace(architecture, attention=None, spec=())
+    scaled = {
+        name: array * factor if re.search(r"block\d.norm2.(scale|bias)", name) else array
+        for name, array in weights.items()
+        if "attention" not in name
+    }
+    other = framework.build("Backbone", plain, dtype="float64")
+    framework.package.load_canonical(other, scaled)
+    x = networks.picture()
+    assert_equal({"": framework.call(network, x)}, {"": framework.call(other, x)}, 1e-12)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -61,12 +94,12 @@ def test_a_factory_s_weights_are_those_of_its_architecture(framework, name):
     found = framework.package.to_canonical(network)
     shapes = cbam_core.network_shapes(network.architecture)
     assert {name: array.shape for name, array in found.items()} == shapes
-    # Any bits will do, and these are drawn faster than initial values.
-    rng = np.random.default_rng(0)
-    weights = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    # Each array is the beginning of one long one: any bits will do, and drawing takes time.
+    drawn = np.random.default_rng(0).random(max(map(math.prod, shapes.values())), np.float32)
+    weights = {name: drawn[: math.prod(shape)].reshape(shape) for name, shape in shapes.items()}
     framework.package.load_canonical(network, weights)
     found = framework.package.to_canonical(network)
-    assert all(found[key].tobytes() == weights[key].tobytes() for key in weights)
+    assert all((found[key] == weights[key]).all() for key in weights)
 
 
 @pytest.mark.parametrize("name", ["stem_and_tail", "bottleneck_cbam", "separable_cbam"])
@@ -141,3 +174,28 @@ def test_a_wrong_set_of_weights_is_refused_whole(framework):
 def test_a_bad_argument_is_named(framework, arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         framework.build("mobilenet", widen=0.25, **arguments)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32, 6), (2, 32, 32), (2, 0, 32, 3)], ids=str)
+def test_a_bad_input_is_named(framework, shape):
+    network = framework.build("Backbone", NETWORKS["plain"], dtype="float32")
+    with pytest.raises(ValueError, match=r"x has shape .*, expected pictures of at least one posi"):
+        framework.call(network, np.zeros(shape, np.float32))
+    with pytest.raises(TypeError, match="x has dtype int32, expected a floating-point type"):
+        framework.call(network, np.zeros((2, 32, 32, 3), np.int32))
+
+
+def test_statistics_of_one_value_are_refused(framework):
+    network = framework.build("Backbone", NETWORKS["plain"], dtype="float32")
+    x = np.ones((1, 8, 8, 3), np.float32)
+    assert np.isfinite(framework.call(network, x)).all()
+    # The first text is that of torch's own layer.
+    message = "Expected more than 1 value per channel|batch statistics need at least 2"
+    with pytest.raises(ValueError, match=message):
+        framework.call(network, x, training=True)
+
+
+@pytest.mark.parametrize("name", ["basic_cbam", "separable_cbam"])
+def test_an_empty_batch_stays_empty(framework, name):
+    network = framework.build("Backbone", NETWORKS[name], dtype="float32")
+    assert framework.call(network, np.zeros((0, 33, 47, 3), np.float32)).shape == (0, 5)
