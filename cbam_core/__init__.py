@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cbam_core import reference
+from cbam_core.architectures import ARCHITECTURES, Architecture, network_shapes
 from cbam_core.costs import flops, parameters
-from cbam_core.initial import SCHEMES, initial_weights
-from cbam_core.inputs import check_input
+from cbam_core.initial import SCHEMES, initial_network, initial_weights
+from cbam_core.inputs import check_input, check_pictures
 from cbam_core.spec import PRESETS, CBAMSpec
 from cbam_core.weights import (
     STATISTICS,
@@ -51,10 +52,12 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "ARCHITECTURES",
     "DIALECTS",
     "PRESETS",
     "SCHEMES",
     "STATISTICS",
+    "Architecture",
     "Block",
     "CBAMSpec",
     "Checkpoint",
@@ -62,10 +65,13 @@ __all__ = [
     "Conversion",
     "as_canonical",
     "check_input",
+    "check_pictures",
     "check_weights",
     "convert",
     "flops",
+    "initial_network",
     "initial_weights",
+    "network_shapes",
     "parameters",
     "read",
     "reference",

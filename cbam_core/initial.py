@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import zlib
 
 import numpy as np
 
+from cbam_core.architectures import Architecture, network_shapes
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import weight_shapes
 
@@ -40,8 +42,7 @@ def initial_weights(
         >>> weights["channel.reduce.kernel"].shape
         (64, 4)
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme={scheme!r} is unknown; choose from {', '.join(SCHEMES)}")
+    _check_scheme(scheme)
     if scheme == "identity" and (spec.gate != "double_sigmoid" or spec.residual):
         raise ValueError(
             f"scheme='identity' needs gate='double_sigmoid' and residual=False, and the spec has "
@@ -53,6 +54,46 @@ def initial_weights(
         else np.zeros(shape, np.float32)
         for place, (name, shape) in enumerate(weight_shapes(spec).items())
     }
+
+
+def initial_network(
+    architecture: Architecture, scheme: str = "authors", *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Canonical float32 weights for a network, equal bit for bit wherever they are drawn.
+
+    Args:
+        scheme: as for `initial_weights`, which draws the attentions. With "authors" the other
+            convolutions are kaiming normal over fan_out and the head over fan_in. Norms are the
+            identity, and biases 0.
+        seed: each array is drawn from its own generator, seeded by this number and its name.
+
+    Raises:
+        ValueError: as `initial_weights`.
+
+    Example:
+        >>> network = Architecture.named("resnet18", attention="cbam")
+        >>> initial_network(network)["stage1.block0.attention.spatial.norm.scale"]
+        array([0.], dtype=float32)
+    """
+    _check_scheme(scheme)
+    weights = {
+        name: _draw(scheme, name, shape, _generator(seed, name)).astype(np.float32)
+        for name, shape in network_shapes(architecture).items()
+    }
+    for path, spec in architecture.attentions():
+        own = int(_generator(seed, path).integers(2**31))
+        drawn = initial_weights(spec, scheme, seed=own)
+        weights |= {f"{path}.{name}": array for name, array in drawn.items()}
+    return weights
+
+
+def _check_scheme(scheme: str) -> None:
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme={scheme!r} is unknown; choose from {', '.join(SCHEMES)}")
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def _is_zeroed(spec: CBAMSpec, scheme: str, name: str) -> bool:
@@ -71,6 +112,8 @@ def _draw(scheme: str, name: str, shape: tuple[int, ...], rng: np.random.Generat
     if scheme == "he_normal":
         deviation = math.sqrt(2 / fan_in) / _TRUNCATED_DEVIATION
         return deviation * _truncated_normal(shape, rng)
+    if scheme in ("authors", "identity") and name.startswith("head."):
+        return math.sqrt(2 / fan_in) * rng.standard_normal(shape)
     if scheme != "kaiming_fan_out" and name.startswith("channel."):
         return rng.uniform(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), shape)
     return math.sqrt(2 / fan_out) * rng.standard_normal(shape)

@@ -35,12 +35,7 @@ def check_input(
     shape = tuple(shape)
     spatial = _SPATIAL_AXES[spec.rank]
     layout = f"batch, channels, {spatial}" if channel_axis == 1 else f"batch, {spatial}, channels"
-    name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
-    if "float" not in name:
-        raise TypeError(
-            f"x has dtype {name}, expected a floating-point type; convert it first, "
-            f"for example to float32"
-        )
+    _check_dtype(dtype)
     if len(shape) != spec.rank + 2:
         raise ValueError(
             f"x has {len(shape)} axes (shape {shape}), expected {spec.rank + 2} for "
@@ -64,4 +59,30 @@ def check_input(
         raise ValueError(
             f"x has one position in all (shape {shape}), and the spatial norm's batch statistics "
             f"need at least 2; pass a larger batch or map, or switch to evaluation"
+        )
+
+
+def check_pictures(shape: Sequence[Any], dtype: Any, *, channel_axis: int) -> None:
+    """Raise unless x of `shape` and `dtype` is what networks take; arguments as `check_input`.
+
+    Raises:
+        TypeError: the dtype is not a floating-point type.
+        ValueError: a wrong number of axes, another number of channels than 3, or no position.
+    """
+    shape = tuple(shape)
+    _check_dtype(dtype)
+    if len(shape) != 4 or shape[channel_axis] not in (3, None) or 0 in shape[1:]:
+        layout = "batch, 3, height, width" if channel_axis == 1 else "batch, height, width, 3"
+        raise ValueError(
+            f"x has shape {shape}, expected pictures of at least one position, ({layout}); "
+            f"reshape x or check its layout"
+        )
+
+
+def _check_dtype(dtype: Any) -> None:
+    name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+    if "float" not in name:
+        raise TypeError(
+            f"x has dtype {name}, expected a floating-point type; convert it first, "
+            f"for example to float32"
         )

@@ -3,22 +3,31 @@
 Derived from the equations alone. Every function below returns its value and its pullback, the
 function that takes the gradient of a loss by the value to the gradients by the arguments, so that
 the backward pass is the forward pass read from the end. Arrays are float64, layout (N, *S, C),
-with S the spatial axes. Where a derivative does not exist, the rule of the project is:
-
-    max       a gradient at ties is split evenly among all positions that attain the maximum
-    relu      0 at 0; so for the hard sigmoids at both kinks; NaN passes
-    lp        0 for a map of zeros
+with S the spatial axes. What holds where a derivative does not exist is said in
+`cbam_core.pullbacks`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cbam_core.inputs import check_input
+from cbam_core.pullbacks import (
+    GATES,
+    POOLS,
+    at,
+    avg_and_max,
+    batch_norm,
+    convolve,
+    linear,
+    named,
+    relu,
+    running_statistics,
+    under,
+)
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import check_weights
 
@@ -165,97 +174,55 @@ class _Block:
 
     def mlp(self, v):
         """W1 relu(W0 v + b0) + b1."""
-        w0, w1 = self.weights["channel.reduce.kernel"], self.weights["channel.expand.kernel"]
-        b0 = self.weights.get("channel.reduce.bias", 0.0)
-        b1 = self.weights.get("channel.expand.bias", 0.0)
-        before = v @ w0 + b0
-        hidden, relu_pullback = _relu(before)
+        before, reduce_pullback = at("channel.reduce", linear, v, self.weights)
+        hidden, relu_pullback = relu(before)
+        logits, expand_pullback = at("channel.expand", linear, hidden, self.weights)
 
         def pullback(dlogits):
-            dbefore = relu_pullback(dlogits @ w1.T)
-            gradients = {
-                "channel.reduce.kernel": _outer(v, dbefore),
-                "channel.reduce.bias": _rows(dbefore).sum(0),
-                "channel.expand.kernel": _outer(hidden, dlogits),
-                "channel.expand.bias": _rows(dlogits).sum(0),
-            }
-            return dbefore @ w0.T, {n: g for n, g in gradients.items() if n in self.weights}
+            dhidden, expand_gradients = expand_pullback(dlogits)
+            dv, reduce_gradients = reduce_pullback(relu_pullback(dhidden))
+            return dv, reduce_gradients | expand_gradients
 
-        return hidden @ w1 + b1, pullback
+        return logits, pullback
 
     def spatial_gate(self, x):
         """Ms = gate( norm( conv [avg over channels ; max over channels] ) )."""
         maps, descriptor_pullback = self.descriptor(x)
-        convolved, conv_pullback = _convolve(maps, self.weights["spatial.conv.kernel"])
-        convolved = convolved + self.weights.get("spatial.conv.bias", 0.0)
+        convolved, conv_pullback = at("spatial.conv", convolve, maps, self.weights)
         logits, norm_pullback = self.norm(convolved)
         gate, gate_pullback = GATES[self.spec.gate](logits)
         self.gates["spatial"] = gate
 
         def pullback(dgate):
-            dconvolved, gradients = norm_pullback(gate_pullback(dgate))
-            dmaps, gradients["spatial.conv.kernel"] = conv_pullback(dconvolved)
-            if self.spec.spatial_bias:
-                gradients["spatial.conv.bias"] = _rows(dconvolved).sum(0)
+            dconvolved, norm_gradients = norm_pullback(gate_pullback(dgate))
+            dmaps, conv_gradients = conv_pullback(dconvolved)
             dx, squeeze_gradients = descriptor_pullback(dmaps)
-            return dx, gradients | squeeze_gradients
+            return dx, squeeze_gradients | conv_gradients | norm_gradients
 
         return gate, pullback
 
     def descriptor(self, x):
         """[avg ; max] over channels, their mean, or a 1x1 convolution."""
         if self.spec.spatial_descriptor == "conv":
-            kernel = self.weights["spatial.squeeze.kernel"]
-            return x @ kernel, lambda dmap: (
-                dmap @ kernel.T,
-                {"spatial.squeeze.kernel": _outer(x, dmap)},
-            )
-        avg, avg_pullback = _avg(x, (-1,))
-        maximum, max_pullback = _max(x, (-1,))
+            return at("spatial.squeeze", linear, x, self.weights)
+        maps, pullback = avg_and_max(x, (-1,))
         if self.spec.pooling == "light":
-            return (avg + maximum) / 2, lambda dmap: (
-                avg_pullback(dmap / 2) + max_pullback(dmap / 2),
+            return maps.mean(-1, keepdims=True), lambda dmap: (
+                pullback(np.concatenate([dmap, dmap], -1) / 2),
                 {},
             )
-        return np.concatenate([avg, maximum], -1), lambda dmaps: (
-            avg_pullback(dmaps[..., :1]) + max_pullback(dmaps[..., 1:]),
-            {},
-        )
+        return maps, lambda dmaps: (pullback(dmaps), {})
 
     def norm(self, x):
-        """Batch norm: biased variance to normalise, unbiased variance into the running one."""
+        """Batch norm, where the spec has one."""
         if not self.spec.spatial_norm:
             return x, lambda dy: (dy, {})
-        scale, bias = self.weights["spatial.norm.scale"], self.weights["spatial.norm.bias"]
-        running_mean = self.statistics["spatial.norm.mean"]
-        running_var = self.statistics["spatial.norm.var"]
-        count = math.prod(x.shape[:-1])
-        batch_statistics = self.training and count > 0
-        mean, var = running_mean, running_var
-        if batch_statistics:
-            mean, var = _rows(x).mean(0), _rows(x).var(0)
-            momentum = self.spec.norm_momentum
-            unbiased = var * count / (count - 1)
-            self.statistics = {
-                "spatial.norm.mean": (1 - momentum) * running_mean + momentum * mean,
-                "spatial.norm.var": (1 - momentum) * running_var + momentum * unbiased,
-            }
-        deviation = np.sqrt(var + self.spec.norm_eps)
-        normal = (x - mean) / deviation
-
-        def pullback(dy):
-            gradients = {
-                "spatial.norm.scale": _rows(dy * normal).sum(0),
-                "spatial.norm.bias": _rows(dy).sum(0),
-            }
-            dnormal = dy * scale
-            if batch_statistics:
-                dnormal = (
-                    dnormal - _rows(dnormal).mean(0) - normal * _rows(dnormal * normal).mean(0)
-                )
-            return dnormal / deviation, gradients
-
-        return normal * scale + bias, pullback
+        weights = under("spatial.norm", self.weights)
+        if self.training:
+            after = running_statistics(x, weights, momentum=self.spec.norm_momentum)
+            self.statistics = named("spatial.norm", after)
+        options = {"eps": self.spec.norm_eps, "training": self.training}
+        return at("spatial.norm", batch_norm, x, self.weights, **options)
 
 
 def _chain(x, first, second):
@@ -280,96 +247,3 @@ def _scale(x, gate_of):
         return dy * gate + by_gate, gradients
 
     return gate * x, pullback
-
-
-def _avg(x, axes):
-    count = math.prod(x.shape[axis] for axis in axes)
-    return x.mean(axes, keepdims=True), lambda dy: np.broadcast_to(dy / count, x.shape)
-
-
-def _max(x, axes):
-    maximum = x.max(axes, keepdims=True)
-    attained = x == maximum
-    return maximum, lambda dy: dy * (attained / attained.sum(axes, keepdims=True))
-
-
-def _lp(x, axes):
-    norm = np.sqrt((x * x).sum(axes, keepdims=True))
-    return norm, lambda dy: dy * (x / np.where(norm == 0, 1.0, norm))
-
-
-def _lse(x, axes):
-    shift = x.max(axes, keepdims=True)
-    exponentials = np.exp(x - shift)
-    total = exponentials.sum(axes, keepdims=True)
-    return shift + np.log(total), lambda dy: dy * (exponentials / total)
-
-
-def _relu(x):
-    return np.maximum(x, 0.0), lambda dy: np.where(x <= 0, 0.0, dy)
-
-
-def _sigmoid(x):
-    # exp of a negative number never overflows.
-    small = np.exp(-np.abs(x))
-    gate = np.where(x >= 0, 1.0, small) / (1 + small)
-    return gate, lambda dy: dy * (small / (1 + small) ** 2)
-
-
-def _double_sigmoid(x):
-    gate, pullback = _sigmoid(x)
-    return 2 * gate, lambda dy: pullback(2 * dy)
-
-
-def _hard(slope):
-    def gate(x):
-        line = slope * x + 0.5
-        return np.clip(line, 0.0, 1.0), lambda dy: np.where(
-            (line <= 0) | (line >= 1), 0.0, slope * dy
-        )
-
-    return gate
-
-
-def _convolve(maps, kernel):
-    """Cross-correlation with zero padding that keeps the size; (N, *S, d) -> (N, *S, 1)."""
-    rank = kernel.ndim - 2
-    size = kernel.shape[0]
-    space = tuple(range(1, rank + 1))
-    letters = "abc"[:rank]
-
-    def windows(array):
-        half = size // 2
-        padded = np.pad(array, [(0, 0), *[(half, half)] * rank, (0, 0)])
-        return np.lib.stride_tricks.sliding_window_view(padded, (size,) * rank, space)
-
-    def correlate(array, weights):  # windows are (N, *S, in, *K), weights (*K, in, out)
-        return np.einsum(f"n...i{letters},{letters}io->n...o", windows(array), weights)
-
-    def pullback(dy):
-        # The adjoint of a correlation is the correlation with the mirrored kernel.
-        mirrored = np.flip(kernel, tuple(range(rank))).swapaxes(-1, -2)
-        by_maps = correlate(dy, mirrored)
-        flat = windows(maps).reshape(-1, maps.shape[-1], size**rank)
-        by_kernel = np.einsum("pik,p->ki", flat, dy.reshape(-1))
-        return by_maps, by_kernel.reshape(kernel.shape)
-
-    return correlate(maps, kernel), pullback
-
-
-def _rows(array):
-    return array.reshape(-1, array.shape[-1])
-
-
-def _outer(inputs, doutputs):
-    """Gradient of a kernel (in, out) that is applied at every position."""
-    return _rows(inputs).T @ _rows(doutputs)
-
-
-POOLS = {"avg": _avg, "max": _max, "lp": _lp, "lse": _lse}
-GATES = {
-    "sigmoid": _sigmoid,
-    "hard_sigmoid": _hard(1 / 6),
-    "hard_sigmoid_keras2": _hard(0.2),
-    "double_sigmoid": _double_sigmoid,
-}

@@ -14,11 +14,14 @@ from flax import nnx
 from flax.typing import Dtype
 from jax import Array
 
+from cbam_flax.ops import at_least_float32
+
 
 class BatchNorm(nnx.Module):
     """Batch norm over (N, *S, C) of any rank, whose weights and statistics stay at least float32.
 
-    Training normalises with the biased variance and keeps the unbiased one, as torch does.
+    Training normalises with the biased variance and keeps the unbiased one, as torch does; the
+    output has the dtype of the input.
     `train()`, `eval()` and `nnx.view(module, use_running_average=...)` switch the mode.
     """
 
@@ -72,14 +75,23 @@ def moments(x: Array, axis_name: str | None = None) -> tuple[Array, Array]:
         local = values.mean(range(x.ndim - 1))
         return local if axis_name is None else jax.lax.pmean(local, axis_name)
 
+    # Squares of a half precision overflow.
+    x = at_least_float32(x)
     mean = average(x)
     return mean, average(jnp.square(x - mean))
 
 
 def positions(x: Array, axis_name: str | None = None) -> int | Array:
-    """How many values `moments` takes for each channel."""
+    """How many values `moments` takes for each channel; a ValueError if it is a single one."""
     count = math.prod(x.shape[:-1])
-    return count if axis_name is None else jax.lax.psum(count, axis_name)
+    if axis_name is not None:
+        return jax.lax.psum(count, axis_name)
+    if count == 1:
+        raise ValueError(
+            f"x has one position in all (shape {x.shape}), and a norm's batch statistics need at "
+            f"least 2; pass a larger batch or map, or switch to evaluation"
+        )
+    return count
 
 
 def update(
@@ -101,7 +113,7 @@ def update(
 
 
 def normalize(x: Array, mean: Array, var: Array, scale: Array, bias: Array, eps: float) -> Array:
-    """(x - mean) / sqrt(var + eps) * scale + bias, by channel."""
+    """(x - mean) / sqrt(var + eps) * scale + bias, by channel, in the dtype of x."""
     # A float64 x takes no float32 root.
     var = var.astype(jnp.promote_types(x.dtype, var.dtype))
-    return (x - mean) / jnp.sqrt(var + eps) * scale + bias
+    return ((x - mean) / jnp.sqrt(var + eps) * scale + bias).astype(x.dtype)

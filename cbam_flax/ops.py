@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -30,9 +32,29 @@ def avg(x: Array, axes: tuple[int, ...]) -> Array:
     return x.mean(axes, keepdims=True)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max(x: Array, axes: tuple[int, ...]) -> Array:
-    """The maximum over `axes`; JAX splits the gradient evenly among ties."""
+    """The maximum over neighbouring `axes`; its gradient is split evenly among ties."""
     return x.max(axes, keepdims=True)
+
+
+@max.defjvp
+def _max_jvp(
+    axes: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    y = max(x, axes)
+    # Where x is cheap, XLA computes it anew for each use and may round it otherwise (a fused
+    # multiply-add here, none there): then nothing equals y, and only the first place is sure.
+    is_max = (x == y) | _is_first_max(x, axes)
+    return y, (is_max * dx).sum(axes, keepdims=True) / is_max.sum(axes, x.dtype, keepdims=True)
+
+
+def _is_first_max(x: Array, axes: tuple[int, ...]) -> Array:
+    start = axes[0] % x.ndim
+    size = math.prod(x.shape[axis] for axis in axes)
+    flat = x.reshape(*x.shape[:start], size, *x.shape[start + len(axes) :])
+    return jax.nn.one_hot(flat.argmax(start), size, axis=start, dtype=bool).reshape(x.shape)
 
 
 def lp(x: Array, axes: tuple[int, ...]) -> Array:

@@ -1,12 +1,13 @@
 """Linear, convolution and batch norm, and the base class of the attention layers.
 
 The gates compute in at least float32 (see `ops.at_least_float32`) with weights in at least
-float32, whatever the dtype policy of the layer around them. All but the base class are channels
-last.
+float32, whatever the dtype policy of the layer around them, and so do norms. All but the base
+class are channels last.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -35,29 +36,61 @@ class Linear(keras.layers.Dense):
 
 
 class Conv1D(keras.layers.Conv1D):
-    """A convolution (N, L, in) -> (N, L, out)."""
+    """A convolution (N, L, in) -> (N, L', out), padded alike on both sides."""
 
     def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return super().convolution_op(x, _in_torch_order(kernel))[..., : self.filters]
+        return _convolve(self, x, kernel)
 
 
 class Conv2D(keras.layers.Conv2D):
-    """A convolution (N, H, W, in) -> (N, H, W, out)."""
+    """A convolution (N, H, W, in) -> (N, H', W', out), padded alike on both sides."""
 
     def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return super().convolution_op(x, _in_torch_order(kernel))[..., : self.filters]
+        return _convolve(self, x, kernel)
 
 
 class Conv3D(keras.layers.Conv3D):
-    """A convolution (N, D, H, W, in) -> (N, D, H, W, out)."""
+    """A convolution (N, D, H, W, in) -> (N, D', H', W', out), padded alike on both sides."""
 
     def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return super().convolution_op(x, _in_torch_order(kernel))[..., : self.filters]
+        return _convolve(self, x, kernel)
 
 
-# TensorFlow's oneDNN kernels give an empty batch as many channels as x has, where a convolution
-# has fewer filters; hence the slices.
 CONV: dict[int, type[Any]] = {1: Conv1D, 2: Conv2D, 3: Conv3D}
+
+
+def _convolve(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
+    """At stride 1 and an odd size k, "same" pads k // 2 on both sides."""
+    options = {"strides": layer.strides, "padding": "same", "data_format": "channels_last"}
+    if max(layer.strides) > 1:
+        sides = [(size // 2, size // 2) for size in layer.kernel_size]
+        x = keras.ops.pad(x, [(0, 0), *sides, (0, 0)])
+        options["padding"] = "valid"
+    if layer.groups == x.shape[-1] and layer.groups > 1 and layer.rank == 2:
+        return keras.ops.depthwise_conv(x, _depthwise(_in_torch_order(kernel), x), **options)
+    if layer.groups > 1:
+        kernel = _block_diagonal(kernel, layer.groups)
+    # TensorFlow's oneDNN kernels give an empty batch as many channels as x has, where a
+    # convolution has fewer filters; hence the slice.
+    return keras.ops.conv(x, _in_torch_order(kernel), **options)[..., : layer.filters]
+
+
+def _depthwise(kernel: Tensor, x: Tensor) -> Tensor:
+    """A kernel (k, k, 1, out) as (k, k, C, out / C) for x (N, H, W, C)."""
+    *size, _, filters = kernel.shape
+    return keras.ops.reshape(kernel, (*size, x.shape[-1], filters // x.shape[-1]))
+
+
+def _block_diagonal(kernel: Tensor, groups: int) -> Tensor:
+    """A kernel (*K, in / groups, out) as (*K, in, out), with zeros from one group to another.
+
+    XLA's gradient of a grouped convolution takes seconds on a CPU, several times what the zeros
+    cost, and TensorFlow has none without XLA.
+    """
+    *size, inputs, outputs = kernel.shape
+    blocks = keras.ops.reshape(kernel, (*size, 1, inputs, groups, outputs // groups))
+    diagonal = keras.ops.reshape(keras.ops.eye(groups, dtype=blocks.dtype), (groups, 1, groups, 1))
+    return keras.ops.reshape(blocks * diagonal, (*size, groups * inputs, outputs))
 
 
 def _in_torch_order(kernel: Tensor) -> Tensor:
@@ -77,6 +110,7 @@ class BatchNorm(keras.layers.Layer):
 
     Training normalises with the biased variance and keeps the unbiased one, where Keras' own
     layer keeps the biased one. A layer that is not trainable uses its running statistics, as there.
+    Weights, statistics and arithmetic are in at least float32, whatever the dtype policy.
     """
 
     def __init__(self, eps: float, momentum: float, **kwargs: Any) -> None:
@@ -84,22 +118,30 @@ class BatchNorm(keras.layers.Layer):
         self.eps, self.momentum = eps, momentum
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape = (input_shape[-1],)
-        self.scale = self.add_weight(shape=shape, initializer="ones", name="scale")
-        self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
-        self.mean = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, autocast=False, name="mean"
-        )
-        self.var = self.add_weight(
-            shape=shape, initializer="ones", trainable=False, autocast=False, name="var"
-        )
+        wide = {
+            "shape": (input_shape[-1],),
+            "dtype": "float64" if self.variable_dtype == "float64" else "float32",
+            "autocast": False,
+        }
+        self.scale = self.add_weight(initializer="ones", name="scale", **wide)
+        self.bias = self.add_weight(initializer="zeros", name="bias", **wide)
+        self.mean = self.add_weight(initializer="zeros", trainable=False, name="mean", **wide)
+        self.var = self.add_weight(initializer="ones", trainable=False, name="var", **wide)
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         scale, bias, mean, var = map(_value, (self.scale, self.bias, self.mean, self.var))
+        wide = ops.at_least_float32(x)
         if training and self.trainable:
-            mean, var = self.moments(x)
-            self.update(x, mean, var)
-        return (x - mean) / keras.ops.sqrt(var + self.eps) * scale + bias
+            if None not in x.shape and math.prod(x.shape[:-1]) == 1:
+                raise ValueError(
+                    f"{self.name} sees one position in all (shape {tuple(x.shape)}), and batch "
+                    f"statistics need at least 2; pass a larger batch or picture, or switch to "
+                    f"evaluation"
+                )
+            mean, var = self.moments(wide)
+            self.update(wide, mean, var)
+        y = (wide - mean) / keras.ops.sqrt(var + self.eps) * scale + bias
+        return keras.ops.cast(y, x.dtype)
 
     def update(self, x: Tensor, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics towards those of the batch x, if it has any.
@@ -146,11 +188,7 @@ class FeatureMapLayer(keras.layers.Layer):
         self.declared = CBAMSpec(1 if channels is None else channels, **spec_arguments)
         self.channels = None if channels is None else self.declared.channels
         self._spec = None if channels is None else self.declared
-        if data_format not in (None, *DATA_FORMATS):
-            raise ValueError(
-                f"data_format={data_format!r} is unknown; choose from {', '.join(DATA_FORMATS)}"
-            )
-        self.data_format = data_format or keras.config.image_data_format()
+        self.data_format = check_data_format(data_format)
 
     @property
     def channel_axis(self) -> int:
@@ -237,3 +275,12 @@ class FeatureMapLayer(keras.layers.Layer):
         if self._spec is None:
             return self.declared.arguments(*fixed).partition(", ")[2]
         return self._spec.arguments(*fixed)
+
+
+def check_data_format(data_format: str | None) -> str:
+    """`data_format`, one of DATA_FORMATS; Keras' own setting if None."""
+    if data_format not in (None, *DATA_FORMATS):
+        raise ValueError(
+            f"data_format={data_format!r} is unknown; choose from {', '.join(DATA_FORMATS)}"
+        )
+    return data_format or keras.config.image_data_format()

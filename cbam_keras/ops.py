@@ -56,6 +56,15 @@ def lse(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return keras.ops.logsumexp(x, axes, keepdims=True)
 
 
+def max_pool(x: Tensor) -> Tensor:
+    """The maximum of 3x3 windows at stride 2, (N, H, W, C) -> (N, ceil(H / 2), ceil(W / 2), C).
+
+    Padded with -inf on both sides; of ties the first has the gradient.
+    """
+    padded = keras.ops.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-math.inf)
+    return keras.ops.max_pool(padded, 3, 2, data_format="channels_last")
+
+
 def relu(x: Tensor) -> Tensor:
     """max(x, 0) with gradient 0 at 0; NaN passes, also backward.
 

@@ -1,33 +1,19 @@
-"""Canonical weights into and out of the Keras layers, whose layouts are the canonical ones."""
+"""Canonical weights into and out of the Keras layers, whose names and layouts are the canonical."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from cbam_core import CBAMSpec, as_canonical, check_weights, weight_shapes
+from cbam_core import Architecture, as_canonical, check_weights, network_shapes, weight_shapes
 from cbam_keras.attention import CBAM, ChannelAttention, SpatialAttention
 
-# Canonical leaf -> Keras leaf. Kernels are (*K, in, out) in both.
-LEAVES = {
-    "reduce.kernel": "reduce.kernel",
-    "reduce.bias": "reduce.bias",
-    "expand.kernel": "expand.kernel",
-    "expand.bias": "expand.bias",
-    "squeeze.kernel": "squeeze.kernel",
-    "conv.kernel": "conv.kernel",
-    "conv.bias": "conv.bias",
-    "norm.scale": "norm.scale",
-    "norm.bias": "norm.bias",
-    "norm.mean": "norm.mean",
-    "norm.var": "norm.var",
-}
 
-
-def to_canonical(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str, np.ndarray]:
+def to_canonical(module: keras.layers.Layer) -> dict[str, np.ndarray]:
     """The module's weights, copied, under the names and in the layout of `cbam_core.weights`.
 
     A layer that is not built yet is built, which needs its channels.
@@ -43,9 +29,7 @@ def to_canonical(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str
     return {name: canonical_array(variable) for name, variable in named_weights(module).items()}
 
 
-def load_canonical(
-    module: CBAM | ChannelAttention | SpatialAttention, weights: Mapping[str, np.ndarray]
-) -> None:
+def load_canonical(module: keras.layers.Layer, weights: Mapping[str, np.ndarray]) -> None:
     """Copy canonical `weights` into the module, whose dtype and device they take.
 
     A layer that is not built yet is built, which needs its channels.
@@ -60,34 +44,39 @@ def load_canonical(
         >>> block = CBAM(64)
         >>> load_canonical(block, initial_weights(block.spec, seed=1))
     """
-    check_weights(_spec(module), weights)
+    check_weights(shapes_of(module), weights)
     for name, variable in named_weights(module).items():
         variable.assign(as_canonical(weights[name]))
 
 
-def named_weights(
-    module: CBAM | ChannelAttention | SpatialAttention,
-) -> dict[str, keras.Variable]:
+def named_weights(module: keras.layers.Layer) -> dict[str, keras.Variable]:
     """Canonical name -> the module's own variable."""
     weights = {}
-    for name in weight_shapes(_spec(module)):
-        gate, _, leaf = name.partition(".")
-        layer, _, attribute = LEAVES[leaf].partition(".")
-        part = getattr(module, gate) if isinstance(module, CBAM) else module
-        weights[name] = getattr(getattr(part, layer), attribute)
+    for name in shapes_of(module):
+        is_gate = isinstance(module, ChannelAttention | SpatialAttention)
+        path = name.partition(".")[2] if is_gate else name
+        weights[name] = operator.attrgetter(path)(module)
     return weights
 
 
-def _spec(module: keras.layers.Layer) -> CBAMSpec:
-    """The spec of a module, which is built if it has not been."""
-    if not isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+def shapes_of(module: keras.layers.Layer) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of all weights of a block, or of a network with what head it has.
+
+    A block that is not built yet is built.
+    """
+    if isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+        if not module.built:
+            module.build()
+        return weight_shapes(module.spec)
+    architecture = getattr(module, "architecture", None)
+    if not isinstance(architecture, Architecture):
         raise TypeError(
             f"module={type(module).__name__} holds no canonical weights; pass a CBAM, "
-            f"ChannelAttention, SpatialAttention or SqueezeExcitation of cbam_keras"
+            f"ChannelAttention, SpatialAttention, SqueezeExcitation or backbone of cbam_keras"
         )
-    if not module.built:
-        module.build()
-    return module.spec
+    shapes = network_shapes(architecture)
+    headless = {name: s for name, s in shapes.items() if not name.startswith("head.")}
+    return headless if module.features_only else shapes
 
 
 def canonical_array(tensor: Any) -> np.ndarray:

@@ -19,9 +19,7 @@ import tensorflow as tf
 
 from cbam_core import CBAMSpec, check_input, spatial_maps
 from cbam_tf import ops
-from cbam_tf.layers import BatchNorm, Conv, Linear
-
-_CHANNEL_AXIS = {"channels_last": -1, "channels_first": 1}
+from cbam_tf.layers import CHANNEL_AXIS, BatchNorm, Conv, Linear, check_data_format
 
 
 class ChannelAttention(tf.Module):
@@ -66,7 +64,7 @@ class ChannelAttention(tf.Module):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = _data_format(data_format)
+        self.data_format = check_data_format(data_format)
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -153,7 +151,7 @@ class SpatialAttention(tf.Module):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = _data_format(data_format)
+        self.data_format = check_data_format(data_format)
         self.spec = spec = CBAMSpec(
             channels,
             kernel_size=kernel_size,
@@ -253,7 +251,7 @@ class CBAM(tf.Module):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = _data_format(data_format)
+        self.data_format = check_data_format(data_format)
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -365,14 +363,6 @@ class SqueezeExcitation(ChannelAttention):
         return _repr(self, "order", "channel_pools")
 
 
-def _data_format(data_format: str) -> str:
-    if data_format not in _CHANNEL_AXIS:
-        raise ValueError(
-            f"data_format={data_format!r} is unknown; choose from {', '.join(_CHANNEL_AXIS)}"
-        )
-    return data_format
-
-
 def _repr(module: Any, *fixed: str) -> str:
     """The call that builds the module, without its `fixed` arguments."""
     is_default = module.data_format == "channels_last"
@@ -383,7 +373,7 @@ def _repr(module: Any, *fixed: str) -> str:
 def _channels_last(module: Any, x: tf.Tensor, batch_statistics: bool = False) -> tf.Tensor:
     """x, checked, in the layout (N, *S, C) in which the gates compute on every device."""
     x = tf.convert_to_tensor(x)
-    axes, channel_axis = module.spec.rank + 2, _CHANNEL_AXIS[module.data_format]
+    axes, channel_axis = module.spec.rank + 2, CHANNEL_AXIS[module.data_format]
     shape = (None,) * axes if x.shape.rank is None else tuple(x.shape)
     check_input(
         module.spec, shape, x.dtype, channel_axis=channel_axis, batch_statistics=batch_statistics
@@ -396,7 +386,7 @@ def _channels_last(module: Any, x: tf.Tensor, batch_statistics: bool = False) ->
 def _checked_when_it_runs(module: Any, x: tf.Tensor, batch_statistics: bool) -> tf.Tensor:
     """x with its rank and channels, behind assertions on the sizes that a graph does not know."""
     static = [None] * (module.spec.rank + 2)
-    static[_CHANNEL_AXIS[module.data_format]] = module.spec.channels
+    static[CHANNEL_AXIS[module.data_format]] = module.spec.channels
     x = tf.ensure_shape(x, static)
     assertions = []
     if not x.shape[1:].is_fully_defined():

@@ -1,4 +1,4 @@
-"""Linear, convolution and batch norm in the dtype of their input, whatever that of their weights.
+"""The layers of attentions and networks, in the dtype of their input, whatever their weights'.
 
 The gates compute in at least float32 (see `ops.at_least_float32`), also where the weights are
 half-precision numbers. All layers are channels last, with the kernels in the canonical layout.
@@ -11,6 +11,8 @@ import math
 from typing import Any
 
 import tensorflow as tf
+
+CHANNEL_AXIS = {"channels_last": -1, "channels_first": 1}
 
 # Standard deviation of a standard normal cut off at two deviations, which Keras' he_normal undoes.
 _TRUNCATED_DEVIATION = 0.87962566103423978
@@ -38,7 +40,7 @@ class Linear(tf.Module):
 
 
 class Conv(tf.Module):
-    """A convolution that keeps the size, in the dtype of x (N, *S, in) -> (N, *S, out)."""
+    """A convolution padded alike on both sides, in the dtype of x (N, *S, in) -> (N, *S', out)."""
 
     def __init__(
         self,
@@ -47,14 +49,18 @@ class Conv(tf.Module):
         outputs: int,
         kernel_size: int,
         *,
+        stride: int = 1,
+        groups: int = 1,
         bias: bool,
         dtype: tf.DType = tf.float32,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
         self.layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[rank]
+        self.stride, self.groups = stride, groups
+        shape = (kernel_size,) * rank + (inputs // groups, outputs)
         with self.name_scope:
-            self.kernel = _kernel((kernel_size,) * rank + (inputs, outputs), dtype)
+            self.kernel = _kernel(shape, dtype)
             self.bias = _filled("bias", 0, outputs, dtype) if bias else None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -67,8 +73,14 @@ class Conv(tf.Module):
 
     def convolve(self, x: tf.Tensor) -> tf.Tensor:
         """At stride 1 and an odd size k, SAME pads k // 2 on both sides."""
-        kernel = tf.cast(self.kernel, x.dtype)
-        y = tf.nn.convolution(x, kernel, 1, "SAME", data_format=self.layout)
+        kernel, padding = tf.cast(self.kernel, x.dtype), "SAME"
+        if self.stride > 1:
+            sides = [[size // 2, size // 2] for size in kernel.shape[:-2]]
+            x, padding = tf.pad(x, [[0, 0], *sides, [0, 0]]), "VALID"
+        if self.groups > 1 and self.groups == x.shape[-1] and self.layout == "NHWC":
+            return _add_bias(_depthwise(x, kernel, self.stride, padding), self.bias)
+        kernel = _block_diagonal(kernel, self.groups) if self.groups > 1 else kernel
+        y = tf.nn.convolution(x, kernel, self.stride, padding, data_format=self.layout)
         return _add_bias(y, self.bias)
 
 
@@ -119,10 +131,43 @@ class BatchNorm(tf.Module):
         wide = tf.cast(x, self.scale.dtype)
         mean, var = self.mean, self.var
         if training:
+            if x.shape.num_elements() == x.shape[-1]:
+                raise ValueError(
+                    f"{self.name} sees one position in all (shape {tuple(x.shape)}), and batch "
+                    f"statistics need at least 2; pass a larger batch or picture, or switch to "
+                    f"evaluation"
+                )
             mean, var = self.moments(wide)
             self.update(wide, mean, var)
         normal = (wide - mean) / tf.sqrt(var + self.eps)
         return tf.cast(normal * self.scale + self.bias, x.dtype)
+
+
+class Dropout(tf.Module):
+    """x / (1 - rate), of which a share of `rate` is replaced by 0 in training; x otherwise."""
+
+    def __init__(self, rate: float, name: str | None = None) -> None:
+        super().__init__(name)
+        self.rate = rate
+
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return tf.nn.dropout(x, self.rate) if training else x
+
+
+class Identity(tf.Module):
+    """x, where a network has no layer at a place that may have one."""
+
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return x
+
+
+def check_data_format(data_format: str) -> str:
+    """`data_format`, a key of CHANNEL_AXIS."""
+    if data_format not in CHANNEL_AXIS:
+        raise ValueError(
+            f"data_format={data_format!r} is unknown; choose from {', '.join(CHANNEL_AXIS)}"
+        )
+    return data_format
 
 
 # Values are drawn when the variable is created, so that a tf.function may build a module.
@@ -135,6 +180,25 @@ def _kernel(shape: tuple[int, ...], dtype: tf.DType) -> tf.Variable:
 
 def _filled(name: str, value: int, size: int, dtype: tf.DType, **options: Any) -> tf.Variable:
     return tf.Variable(lambda: tf.cast(tf.fill([size], value), dtype), name=name, **options)
+
+
+def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str) -> tf.Tensor:
+    """Every channel of x (N, H, W, C) by its own filters of the kernel (k, k, 1, out)."""
+    *size, _, outputs = kernel.shape
+    kernel = tf.reshape(kernel, (*size, x.shape[-1], outputs // x.shape[-1]))
+    return tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), padding)
+
+
+def _block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
+    """A kernel (*K, in / groups, out) as (*K, in, out), with zeros from one group to another.
+
+    TensorFlow has no gradient of a grouped convolution on a CPU, and XLA's takes seconds there:
+    several times what the zeros cost.
+    """
+    *size, inputs, outputs = kernel.shape
+    blocks = tf.reshape(kernel, (*size, 1, inputs, groups, outputs // groups))
+    diagonal = tf.reshape(tf.eye(groups, dtype=kernel.dtype), (groups, 1, groups, 1))
+    return tf.reshape(blocks * diagonal, (*size, groups * inputs, outputs))
 
 
 def _add_bias(y: tf.Tensor, bias: tf.Variable | None) -> tf.Tensor:

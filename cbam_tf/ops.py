@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -45,6 +46,15 @@ def lp(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
 def lse(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     """The logarithm of the sum of exponentials."""
     return tf.reduce_logsumexp(x, axes, keepdims=True)
+
+
+def max_pool(x: tf.Tensor) -> tf.Tensor:
+    """The maximum of 3x3 windows at stride 2, (N, H, W, C) -> (N, ceil(H / 2), ceil(W / 2), C).
+
+    Of ties the first has the gradient. XLA has no pool with explicit padding, hence the pad.
+    """
+    padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-np.inf)
+    return tf.nn.max_pool2d(padded, 3, 2, "VALID")
 
 
 def relu(x: tf.Tensor) -> tf.Tensor:

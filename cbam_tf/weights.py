@@ -1,33 +1,18 @@
-"""Canonical weights into and out of the tf modules, which use the same names and layouts."""
+"""Canonical weights into and out of the tf modules, whose names and layouts are the canonical."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from cbam_core import CBAMSpec, as_canonical, check_weights, weight_shapes
+from cbam_core import Architecture, as_canonical, check_weights, network_shapes, weight_shapes
 from cbam_tf.attention import CBAM, ChannelAttention, SpatialAttention
 
-# Canonical leaf -> tf leaf. Kernels are (*K, in, out) in both.
-LEAVES = {
-    "reduce.kernel": "reduce.kernel",
-    "reduce.bias": "reduce.bias",
-    "expand.kernel": "expand.kernel",
-    "expand.bias": "expand.bias",
-    "squeeze.kernel": "squeeze.kernel",
-    "conv.kernel": "conv.kernel",
-    "conv.bias": "conv.bias",
-    "norm.scale": "norm.scale",
-    "norm.bias": "norm.bias",
-    "norm.mean": "norm.mean",
-    "norm.var": "norm.var",
-}
 
-
-def to_canonical(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str, np.ndarray]:
+def to_canonical(module: tf.Module) -> dict[str, np.ndarray]:
     """The module's weights, copied, under the names and in the layout of `cbam_core.weights`.
 
     Example:
@@ -38,9 +23,7 @@ def to_canonical(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str
     return {name: canonical_array(variable) for name, variable in named_weights(module).items()}
 
 
-def load_canonical(
-    module: CBAM | ChannelAttention | SpatialAttention, weights: Mapping[str, np.ndarray]
-) -> None:
+def load_canonical(module: tf.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Copy canonical `weights` into the module, whose dtype and device they take.
 
     Raises:
@@ -52,31 +35,34 @@ def load_canonical(
         >>> block = CBAM(64)
         >>> load_canonical(block, initial_weights(block.spec, seed=1))
     """
-    check_weights(_spec(module), weights)
+    check_weights(shapes_of(module), weights)
     for name, variable in named_weights(module).items():
         variable.assign(tf.cast(as_canonical(weights[name]), variable.dtype))
 
 
-def named_weights(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str, tf.Variable]:
+def named_weights(module: tf.Module) -> dict[str, tf.Variable]:
     """Canonical name -> the module's own variable."""
-    parts: dict[str, Any] = {"channel": module, "spatial": module}
-    if isinstance(module, CBAM):
-        parts = {gate: getattr(module, gate, None) for gate in parts}
     weights = {}
-    for name in weight_shapes(_spec(module)):
-        gate, _, leaf = name.partition(".")
-        layer, _, attribute = LEAVES[leaf].partition(".")
-        weights[name] = getattr(getattr(parts[gate], layer), attribute)
+    for name in shapes_of(module):
+        is_gate = isinstance(module, ChannelAttention | SpatialAttention)
+        path = name.partition(".")[2] if is_gate else name
+        weights[name] = operator.attrgetter(path)(module)
     return weights
 
 
-def _spec(module: tf.Module) -> CBAMSpec:
-    if not isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+def shapes_of(module: tf.Module) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of all weights of a block, or of a network with what head it has."""
+    if isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+        return weight_shapes(module.spec)
+    architecture = getattr(module, "architecture", None)
+    if not isinstance(architecture, Architecture):
         raise TypeError(
             f"module={type(module).__name__} holds no canonical weights; pass a CBAM, "
-            f"ChannelAttention, SpatialAttention or SqueezeExcitation of cbam_tf"
+            f"ChannelAttention, SpatialAttention, SqueezeExcitation or backbone of cbam_tf"
         )
-    return module.spec
+    shapes = network_shapes(architecture)
+    headless = {name: s for name, s in shapes.items() if not name.startswith("head.")}
+    return headless if module.features_only else shapes
 
 
 def canonical_array(tensor: tf.Tensor | tf.Variable) -> np.ndarray:

@@ -7,9 +7,24 @@ torch.Size([1, 64, 8, 8])
 """
 
 from cbam_torch.attention import CBAM, ChannelAttention, SpatialAttention, SqueezeExcitation
+from cbam_torch.backbones import (
+    Backbone,
+    DualPoolingHead,
+    mobilenet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    resnext101_32x4d,
+    wide_resnet18,
+)  # fmt: skip
 from cbam_torch.weights import load_canonical, to_canonical
 
 __all__ = [
-    "CBAM", "ChannelAttention", "SpatialAttention", "SqueezeExcitation", "load_canonical",
-    "to_canonical",
+    "CBAM", "Backbone", "ChannelAttention", "DualPoolingHead", "SpatialAttention",
+    "SqueezeExcitation", "load_canonical", "mobilenet", "resnet18", "resnet34", "resnet50",
+    "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x4d", "to_canonical",
+    "wide_resnet18",
 ]  # fmt: skip

@@ -1,15 +1,18 @@
-"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages."""
+"""A block or a network on NumPy arrays: what the cross-check runs, alike in all four packages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cbam_core import STATISTICS, CBAMSpec
+from cbam_core import Architecture, CBAMSpec
+from cbam_core.costs import is_statistic
 from cbam_torch.attention import CBAM
+from cbam_torch.backbones import Backbone
 from cbam_torch.weights import canonical_array, load_canonical, named_weights, to_numpy
 
 
@@ -51,16 +54,56 @@ def evaluate(
         running statistic after the pass, all in canonical layout, bfloat16 as float32; and the
         dtype that the output had.
     """
-    place = "cuda" if device == "gpu" else "cpu"
-    block = CBAM.from_spec(spec, device=place, dtype=getattr(torch, dtype)).train(training)
-    load_canonical(block, weights)
-    # Compiled code is kept by the function, not the block, and only for a few blocks.
+    options = {"device": _PLACES[device], "dtype": getattr(torch, dtype)}
+    block = CBAM.from_spec(spec, **options).train(training)
+    return _differentiate(block, weights, x, cotangent, compiled, **options)
+
+
+def evaluate_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of a network over pictures x (N, H, W, 3), as `evaluate` gives that of a block.
+
+    Args:
+        cotangent: (N, num_classes), of the logits.
+        training: whether the network is in training mode, but without dropout, which no two
+            frameworks draw alike.
+    """
+    options = {"device": _PLACES[device], "dtype": getattr(torch, dtype)}
+    network = Backbone(architecture, **options).train(training)
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return _differentiate(network, weights, x, cotangent, compiled, **options)
+
+
+_PLACES = {"cpu": "cpu", "gpu": "cuda"}
+
+
+def _differentiate(
+    module: CBAM | Backbone,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    compiled: bool,
+    **options: Any,
+) -> tuple[dict[str, np.ndarray], str]:
+    load_canonical(module, weights)
+    # Compiled code is kept by the function, not the module, and only for a few of them.
     torch.compiler.reset()
-    run = torch.compile(block, fullgraph=True, dynamic=False) if compiled else block
-    leaf = _channels_first(x).to(place, getattr(torch, dtype)).requires_grad_()
+    run = torch.compile(module, fullgraph=True, dynamic=False) if compiled else module
+    leaf = _channels_first(x).to(**options).requires_grad_()
     y = run(leaf)
-    state = named_weights(block)
-    sources = {"input": leaf} | {n: w for n, w in state.items() if n not in STATISTICS}
+    state = named_weights(module)
+    sources = {"input": leaf} | {n: w for n, w in state.items() if not is_statistic(n)}
     dy = _channels_first(cotangent).to(y)
     gradients = torch.autograd.grad(y, list(sources.values()), dy, materialize_grads=True)
     arrays = {"output": _channels_last(y), "grad:input": _channels_last(gradients[0])}

@@ -8,26 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cbam_core import as_canonical, check_weights, weight_shapes
+from cbam_core import Architecture, as_canonical, check_weights, network_shapes, weight_shapes
 from cbam_torch.attention import CBAM, ChannelAttention, SpatialAttention
 
-# Canonical leaf -> torch leaf. Kernels are (out, in, *K) in torch and (*K, in, out) canonically.
+# Canonical leaf -> torch leaf; the modules on the way to it have the canonical names.
 LEAVES = {
-    "reduce.kernel": "reduce.weight",
-    "reduce.bias": "reduce.bias",
-    "expand.kernel": "expand.weight",
-    "expand.bias": "expand.bias",
-    "squeeze.kernel": "squeeze.weight",
-    "conv.kernel": "conv.weight",
-    "conv.bias": "conv.bias",
-    "norm.scale": "norm.weight",
-    "norm.bias": "norm.bias",
-    "norm.mean": "norm.running_mean",
-    "norm.var": "norm.running_var",
+    "kernel": "weight",
+    "bias": "bias",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
 }
 
 
-def to_canonical(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str, np.ndarray]:
+def to_canonical(module: nn.Module) -> dict[str, np.ndarray]:
     """The module's weights, copied, under the names and in the layout of `cbam_core.weights`.
 
     Example:
@@ -35,16 +29,14 @@ def to_canonical(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str
         >>> {name: array.shape for name, array in to_canonical(ChannelAttention(64)).items()}
         {'channel.reduce.kernel': (64, 4), 'channel.expand.kernel': (4, 64)}
     """
-    shapes = weight_shapes(_spec(module))
+    shapes = shapes_of(module)
     return {
         name: canonical_array(tensor, shapes[name])
         for name, tensor in named_weights(module).items()
     }
 
 
-def load_canonical(
-    module: CBAM | ChannelAttention | SpatialAttention, weights: Mapping[str, np.ndarray]
-) -> None:
+def load_canonical(module: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Copy canonical `weights` into the module, whose dtype and device they take.
 
     Raises:
@@ -56,30 +48,36 @@ def load_canonical(
         >>> block = CBAM(64)
         >>> load_canonical(block, initial_weights(block.spec, seed=1))
     """
-    check_weights(_spec(module), weights)
+    check_weights(shapes_of(module), weights)
     with torch.no_grad():
         for name, tensor in named_weights(module).items():
             tensor.copy_(_from_canonical(weights[name], tensor))
 
 
-def named_weights(module: CBAM | ChannelAttention | SpatialAttention) -> dict[str, Tensor]:
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
     """Canonical name -> the module's own parameter or buffer (in torch's layout)."""
     weights = {}
-    for name in weight_shapes(_spec(module)):
-        gate, _, leaf = name.partition(".")
-        layer, _, attribute = LEAVES[leaf].partition(".")
-        part = getattr(module, gate) if isinstance(module, CBAM) else module
-        weights[name] = getattr(getattr(part, layer), attribute)
+    for name in shapes_of(module):
+        path, _, leaf = name.rpartition(".")
+        if isinstance(module, ChannelAttention | SpatialAttention):
+            path = path.partition(".")[2]
+        weights[name] = getattr(module.get_submodule(path), LEAVES[leaf])
     return weights
 
 
-def _spec(module: nn.Module):
-    if not isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of all weights of a block, or of a network with what head it has."""
+    if isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+        return weight_shapes(module.spec)
+    architecture = getattr(module, "architecture", None)
+    if not isinstance(architecture, Architecture):
         raise TypeError(
             f"module={type(module).__name__} holds no canonical weights; pass a CBAM, "
-            f"ChannelAttention, SpatialAttention or SqueezeExcitation of cbam_torch"
+            f"ChannelAttention, SpatialAttention, SqueezeExcitation or backbone of cbam_torch"
         )
-    return module.spec
+    shapes = network_shapes(architecture)
+    headless = {name: s for name, s in shapes.items() if not name.startswith("head.")}
+    return headless if module.features_only else shapes
 
 
 def canonical_array(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cbam_core import PRESETS, CBAMSpec, initial_weights, reference, spatial_maps
+from cbam_core import (
+    PRESETS,
+    Architecture,
+    CBAMSpec,
+    initial_weights,
+    reference,
+    reference_network,
+    spatial_maps,
+)
+from cbam_core.costs import is_statistic
 from crosscheck import photograph
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -17,16 +26,18 @@ MODES = ("eval", "train")
 
 @dataclass(frozen=True)
 class Case:
-    """A spec on an input.
+    """A block or a network on an input.
 
     Attributes:
-        name: the spec's name and the input's.
-        x, cotangent: (N, *S, C); the loss is sum(output * cotangent).
+        name: of what is run, and of the input.
+        described: the spec of the block, or the architecture of the network.
+        x: (N, *S, C).
+        cotangent: of the output's shape; the loss is sum(output * cotangent).
         weights: canonical name -> array.
     """
 
     name: str
-    spec: CBAMSpec
+    described: CBAMSpec | Architecture
     x: np.ndarray
     cotangent: np.ndarray
     weights: dict[str, np.ndarray]
@@ -34,13 +45,21 @@ class Case:
     @property
     def has_modes(self) -> bool:
         """Whether training differs from evaluation: whether there are batch statistics."""
-        return self.spec.has_spatial_gate and self.spec.spatial_norm
+        return any(map(is_statistic, self.weights))
+
+    def expected(self, training: bool) -> dict[str, np.ndarray]:
+        """What the reference gives, under the names that `evaluate` uses."""
+        described, weights, x = self.described, self.weights, self.x
+        if isinstance(described, Architecture):
+            network = reference_network.run(described, weights, x, training=training)
+            return network.quantities(self.cotangent)
+        return reference.run(described, weights, x, training=training).quantities(self.cotangent)
 
     def rounded(self, dtype: str) -> Case:
         """The same case with all values rounded to `dtype`, kept as float64 arrays."""
         return Case(
             self.name,
-            self.spec,
+            self.described,
             round_to(self.x, dtype),
             round_to(self.cotangent, dtype),
             {name: round_to(weight, dtype) for name, weight in self.weights.items()},

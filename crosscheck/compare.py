@@ -74,12 +74,15 @@ def compare_pass(
     """Judge all quantities of one pass.
 
     Args:
-        limits: by the kind of quantity, the part before the colon: output, grad and state.
+        limits: by the kind of quantity, the part before the colon: output, grad and state. A kind
+            that has none is not judged.
     """
     largest = max(
         (_largest(array) for name, array in expected.items() if _kind(name) == "grad"), default=0.0
     )
     for name in [*expected, *(set(actual) - set(expected))]:
+        if _kind(name) not in limits:
+            continue
         limit = limits[_kind(name)]
         if name not in actual:
             yield Comparison(name, np.inf, np.inf, limit, "is missing")

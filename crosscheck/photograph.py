@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 SIDE = 224
+MEAN, DEVIATION = 0.45, 0.25
 STRIDE = 4
 KERNEL = 7
 
 
-def load(path: Path | None = None) -> np.ndarray:
-    """The picture at `path`, or scikit-image's astronaut, as (224, 224, 3) float64 in [0, 1].
+def load(path: Path | None = None, side: int = SIDE) -> np.ndarray:
+    """The picture at `path`, or scikit-image's astronaut, as (side, side, 3) float64 in [0, 1].
 
     The largest centred square is taken, so nothing is distorted.
 
@@ -34,10 +35,16 @@ def load(path: Path | None = None) -> np.ndarray:
         picture = color.gray2rgb(picture)
     if picture.ndim != 3 or picture.shape[2] < 3:
         raise ValueError(f"--image {path} has shape {picture.shape}, expected one RGB picture")
-    side = min(picture.shape[:2])
-    top, left = ((size - side) // 2 for size in picture.shape[:2])
-    square = util.img_as_float64(picture[top : top + side, left : left + side, :3])
-    return transform.resize(square, (SIDE, SIDE), anti_aliasing=True)
+    largest = min(picture.shape[:2])
+    top, left = ((size - largest) // 2 for size in picture.shape[:2])
+    square = util.img_as_float64(picture[top : top + largest, left : left + largest, :3])
+    return transform.resize(square, (side, side), anti_aliasing=True)
+
+
+def pictures(path: Path | None = None, side: int = SIDE) -> np.ndarray:
+    """(2, side, side, 3): the picture and its mirror image, normalised."""
+    picture = (load(path, side) - MEAN) / DEVIATION
+    return np.stack([picture, picture[:, ::-1]])
 
 
 def feature_map(path: Path | None = None, channels: int = 32) -> np.ndarray:
@@ -46,10 +53,9 @@ def feature_map(path: Path | None = None, channels: int = 32) -> np.ndarray:
     The filters have stride 4 and a ReLU behind them, like a network's stem: about half of all
     values tie at 0, and neighbouring positions resemble each other, which random numbers do not.
     """
-    picture = (load(path) - 0.45) / 0.25
     filters = np.random.default_rng(7).standard_normal((KERNEL, KERNEL, 3, channels))
     filters *= np.sqrt(2 / (KERNEL * KERNEL * 3))
-    maps = [_convolve(image, filters) for image in (picture, picture[:, ::-1])]
+    maps = [_convolve(image, filters) for image in pictures(path)]
     return np.maximum(np.stack(maps), 0.0)
 
 

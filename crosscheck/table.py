@@ -17,12 +17,15 @@ KINDS = {"output": "output", "grad": "gradients", "state": "statistics"}
 SHOWN = 20
 
 
-def show(report: Report, console: Console) -> None:
-    """Print the table, the rows that failed, and the verdict."""
+def show(report: Report, console: Console, *, by_case: bool = False) -> None:
+    """Print the table, one for each case if `by_case`, the rows that failed, and the verdict."""
     faulty = [row for row in report.rows if row.fault]
     sound = [row for row in report.rows if not row.fault]
     console.print("Largest difference from the NumPy reference, relative to its largest value")
-    console.print(_equality_table(sound))
+    for case in dict.fromkeys(row.case for row in sound) if by_case else []:
+        console.print(_equality_table([row for row in sound if row.case == case], case))
+    if not by_case:
+        console.print(_equality_table(sound))
     if faulty:
         console.print("Planted faults, and in how many frameworks each was caught")
         console.print(_fault_table(faulty))
@@ -37,10 +40,10 @@ def show(report: Report, console: Console) -> None:
     )
 
 
-def _equality_table(rows: Sequence[Row]) -> Table:
+def _equality_table(rows: Sequence[Row], first: str = "framework") -> Table:
     """Each framework's largest difference from the reference, by kind of quantity."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("framework", "dtype"):
+    for column in (first, "dtype"):
         table.add_column(column, no_wrap=True)
     for column in ("passes", *KINDS.values(), ""):
         table.add_column(column, justify="right", no_wrap=True)

@@ -21,7 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from cbam_core import CBAMSpec
+from cbam_core import Architecture, CBAMSpec
 from crosscheck.faults import FAULTS, Target, planted
 from crosscheck.frameworks import FRAMEWORKS, Framework
 
@@ -32,12 +32,13 @@ class Job:
 
     Attributes:
         name: of the file.
-        dtype, training: how the block runs.
+        described: the block's spec, or the network's architecture.
+        dtype, training: how it runs.
         fault: the name of a fault to plant, or "".
     """
 
     name: str
-    spec: CBAMSpec
+    described: CBAMSpec | Architecture
     x: np.ndarray
     cotangent: np.ndarray
     weights: dict[str, np.ndarray]
@@ -49,7 +50,8 @@ class Job:
         arrays = {f"weights/{name}": array for name, array in self.weights.items()}
         arrays |= {"x": self.x, "cotangent": self.cotangent}
         facts = {"dtype": self.dtype, "training": self.training, "fault": self.fault}
-        metadata = {"spec": json.dumps(self.spec.to_dict()), "facts": json.dumps(facts)}
+        described = {type(self.described).__name__: self.described.to_dict()}
+        metadata = {"described": json.dumps(described), "facts": json.dumps(facts)}
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         safetensors.numpy.save_file(contiguous, folder / self.name, metadata)
 
@@ -63,18 +65,26 @@ class Job:
             for name, array in arrays.items()
             if name.startswith("weights/")
         }
-        spec = CBAMSpec.from_dict(json.loads(metadata["spec"]))
+        ((kind, fields),) = json.loads(metadata["described"]).items()
+        described = _KINDS[kind].from_dict(fields)
         facts = json.loads(metadata["facts"])
-        return cls(path.name, spec, arrays["x"], arrays["cotangent"], weights, **facts)
+        return cls(path.name, described, arrays["x"], arrays["cotangent"], weights, **facts)
+
+
+_KINDS: dict[str, type[CBAMSpec | Architecture]] = {
+    kind.__name__: kind for kind in (CBAMSpec, Architecture)
+}
 
 
 def run(job: Job, framework: Framework, device: str) -> tuple[dict[str, np.ndarray], dict]:
     """The job's arrays and facts about them: the output's dtype, or the error."""
     target = Target.of(framework)
+    is_network = isinstance(job.described, Architecture)
+    evaluate = target.evaluate.evaluate_network if is_network else target.evaluate.evaluate
     try:
         with planted(FAULTS.get(job.fault), target):
-            arrays, dtype = target.evaluate.evaluate(
-                job.spec,
+            arrays, dtype = evaluate(
+                job.described,
                 job.weights,
                 job.x,
                 job.cotangent,

@@ -38,8 +38,9 @@ def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None
     if inside and not name:
         return True
     if inside and collection_path.name.startswith("test_") and name:
-        # test_keras.py is for every keras-*, those without a framework's name for all.
-        owner = collection_path.stem.removeprefix("test_")
-        shared = ("conformance", "files", "identify", "recorded")
+        # test_keras.py and test_keras_backbones.py are for every keras-*, those without a
+        # framework's name for all.
+        owner = collection_path.stem.removeprefix("test_").removesuffix("_backbones")
+        shared = ("backbones", "conformance", "files", "identify", "recorded")
         return owner not in (*shared, name, name.partition("-")[0])
     return None

@@ -13,7 +13,8 @@ from cbam_flax import layers
 class BatchNorm(nn.Module):
     """Batch norm over (N, *S, C) of any rank, whose weights and statistics stay at least float32.
 
-    Training normalises with the biased variance and keeps the unbiased one, as torch does.
+    Training normalises with the biased variance and keeps the unbiased one, as torch does; the
+    output has the dtype of the input.
     """
 
     eps: float

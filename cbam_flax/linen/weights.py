@@ -13,14 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cbam_core import STATISTICS, CBAMSpec, as_canonical, check_weights, weight_shapes
+from cbam_core import (
+    as_canonical,
+    check_weights,
+    initial_network,
+    network_shapes,
+    weight_shapes,
+)
+from cbam_core.costs import is_statistic
 from cbam_flax.layers import statistics_dtype
 from cbam_flax.linen.attention import CBAM, ChannelAttention, SpatialAttention
+from cbam_flax.linen.backbones import Backbone
 
 
-def to_canonical(
-    module: CBAM | ChannelAttention | SpatialAttention, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def to_canonical(module: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The module's `variables`, copied, under the names and in the layout of `cbam_core.weights`.
 
     Raises:
@@ -34,17 +40,15 @@ def to_canonical(
         >>> {name: array.shape for name, array in to_canonical(attention, variables).items()}
         {'channel.reduce.kernel': (64, 4), 'channel.expand.kernel': (4, 64)}
     """
-    spec, weights = _spec(module), {}
+    shapes, weights = shapes_of(module), {}
     for collection in ("params", "batch_stats"):
         for path, array in flatten_dict(variables.get(collection, {}), sep=".").items():
             weights[_prefix(module) + path] = as_canonical(np.array(array))
-    check_weights(spec, weights)
-    return {name: weights[name] for name in weight_shapes(spec)}
+    check_weights(shapes, weights)
+    return {name: weights[name] for name in shapes}
 
 
-def load_canonical(
-    module: CBAM | ChannelAttention | SpatialAttention, weights: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def load_canonical(module: nn.Module, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The variables that `module.init` would give, with canonical `weights` as their values.
 
     In a network they go under the block's name, "params" to "params" and "batch_stats" to
@@ -62,32 +66,60 @@ def load_canonical(
         >>> block.apply(variables, jnp.ones((2, 7, 7, 64))).shape
         (2, 7, 7, 64)
     """
-    spec, variables = _spec(module), {}
-    check_weights(spec, weights)
-    for name in weight_shapes(spec):
-        collection = "batch_stats" if name in STATISTICS else "params"
-        is_norm = name.startswith("spatial.norm.")
-        dtype = statistics_dtype(module.param_dtype) if is_norm else module.param_dtype
+    shapes, variables = shapes_of(module), {}
+    check_weights(shapes, weights)
+    for name in shapes:
+        collection = "batch_stats" if is_statistic(name) else "params"
         path = f"{collection}.{name.removeprefix(_prefix(module))}"
+        dtype = statistics_dtype(module.param_dtype) if _is_norm(name) else module.param_dtype
         variables[path] = jnp.asarray(as_canonical(weights[name]), dtype)
     return unflatten_dict(variables, sep=".")
 
 
-def _spec(module: nn.Module) -> CBAMSpec:
-    if not isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+def initial_variables(
+    network: Backbone, scheme: str = "authors", *, seed: int = 0
+) -> dict[str, Any]:
+    """The variables of a network with the values of `cbam_core.initial_network`.
+
+    Raises:
+        ValueError: an unknown scheme, or one that its attention can't have.
+
+    Example:
+        >>> from cbam_flax.linen import resnet18
+        >>> network = resnet18(attention="cbam")
+        >>> variables = initial_variables(network)
+        >>> variables["params"]["stage1"]["block0"]["attention"]["spatial"]["norm"]["scale"]
+        Array([0.], dtype=float32)
+    """
+    drawn = initial_network(network.architecture, scheme, seed=seed)
+    return load_canonical(network, {name: drawn[name] for name in shapes_of(network)})
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of all weights of a block, or of a network with what head it has."""
+    if isinstance(module, CBAM | ChannelAttention | SpatialAttention):
+        return weight_shapes(module.spec)
+    if not isinstance(module, Backbone):
         raise TypeError(
             f"module={type(module).__name__} holds no canonical weights; pass a CBAM, "
-            f"ChannelAttention, SpatialAttention or SqueezeExcitation of cbam_flax.linen"
+            f"ChannelAttention, SpatialAttention, SqueezeExcitation or backbone of "
+            f"cbam_flax.linen"
         )
-    return module.spec
+    shapes = network_shapes(module.architecture)
+    headless = {name: s for name, s in shapes.items() if not name.startswith("head.")}
+    return headless if module.features_only else shapes
+
+
+def _is_norm(name: str) -> bool:
+    return name.split(".")[-2].startswith("norm")
 
 
 def _prefix(module: nn.Module) -> str:
     """What canonical names have before the path that linen knows."""
     match module:
-        case CBAM():
-            return ""
         case SpatialAttention():
             return "spatial."
-        case _:
+        case ChannelAttention():
             return "channel."
+        case _:
+            return ""

@@ -1,8 +1,9 @@
-"""`cbam check`: the same passes through every framework, judged by the reference."""
+"""`cbam check`: the same passes through every framework, judged by the references."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +13,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from crosscheck import cases, table
-from crosscheck.check import Plan, check, plan, plan_faults, select
+from cbam_core import ARCHITECTURES, Architecture
+from crosscheck import cases, photograph, table
+from crosscheck.cases import Case
+from crosscheck.check import (
+    LIMITS,
+    NETWORK_LIMITS,
+    Plan,
+    check,
+    plan,
+    plan_faults,
+    select,
+    select_networks,
+)
 from crosscheck.commands import options
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS, Framework
+from crosscheck.networks import network_case
 from crosscheck.process import CrashedError, RefusedError
-from crosscheck.report import write_json
+from crosscheck.report import Report, write_json
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -31,6 +44,10 @@ cbam check --image cat.png --json out.json     your own photograph; facts for pr
 cbam check --faults                            plant faults; each has to be caught
 
 cbam check --full --dtype float64,float32      the whole grid
+
+cbam check --model resnet50                    a whole network on the photograph at 224 x 224
+
+cbam check --model resnet18,mobilenet --attention cbam,se,none --size 96
 
 [bold]Exit codes[/bold]
 
@@ -57,6 +74,19 @@ def command(
     image: Annotated[
         Path | None, typer.Option(help="A picture to use; scikit-image's astronaut if absent.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Networks instead of blocks; comma-separated, of: {', '.join(ARCHITECTURES)}."
+        ),
+    ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(help="Of --model; comma-separated, of: cbam, se, none. cbam if absent."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=64, help="Of --model's pictures. 224 if absent.")
+    ] = None,
     full: Annotated[
         bool,
         typer.Option(
@@ -76,24 +106,36 @@ def command(
     Each framework runs in a process of its own. The judge is a float64 NumPy reference that is
     derived from the equations alone.
     """
-    if faults and (dtype or mode or full):
+    if faults and (dtype or mode or full or model):
         raise options.wrong(
             "--faults", "each fault has its own case, dtype and mode; leave those out"
         )
-    dtypes = options.choices("--dtype", dtype or "float64", cases.DTYPES)
+    if not model and (attention or size):
+        raise options.wrong("--attention, --size", "only networks have these; pass --model too")
+    dtypes = options.choices("--dtype", dtype or "float64", NETWORK_LIMITS if model else LIMITS)
     modes = options.choices("--mode", mode or ",".join(cases.MODES), cases.MODES)
     options.choices("--device", device, ("cpu", "gpu"))
     options.writable("--json", json)
+    _check_image(image)
     chosen = _frameworks(frameworks)
+    rounds: Iterator[list[Plan]]
+    if model:
+        made = _networks(model, attention or "cbam", size or photograph.SIDE, image)
+        rounds, sample = (plan([case], dtypes, modes) for case in made), select_networks
+    else:
+        blocks = cases.full_cases(image) if full else cases.default_cases(image)
+        rounds = iter([plan_faults(blocks) if faults else plan(blocks, dtypes, modes)])
+        sample = select
+    found = Report(device)
     try:
-        made = cases.full_cases(image) if full else cases.default_cases(image)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--image") from None
-    plans = plan_faults(made) if faults else plan(made, dtypes, modes)
-    plans_of = {f.name: plans if full or faults else select(plans, f) for f in chosen}
-    try:
-        with _progress(plans_of) as on_result:
-            found = check(chosen, plans_of, device=device, processes=processes, on_result=on_result)
+        for plans in rounds:
+            plans_of = {f.name: plans if full or faults else sample(plans, f) for f in chosen}
+            with _progress(plans_of) as on_result:
+                part = check(
+                    chosen, plans_of, device=device, processes=processes, on_result=on_result
+                )
+            found.rows += part.rows
+            found.seconds += part.seconds
     except RefusedError as error:
         raise options.wrong("--device", str(error)) from None
     except CrashedError as error:
@@ -101,8 +143,26 @@ def command(
         raise typer.Exit(1) from None
     if json is not None:
         write_json(found, json)
-    table.show(found, Console())
+    table.show(found, Console(), by_case=bool(model))
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _networks(models: str, attentions: str, size: int, image: Path | None) -> Iterator[Case]:
+    """The case of each network, made when its turn comes: each holds many millions of numbers."""
+    names = options.choices("--model", models, tuple(ARCHITECTURES))
+    for name, attention in itertools.product(names, options.attentions(attentions)):
+        architecture = Architecture.named(name, attention=attention)
+        case = f"{name}-{attention}" if attention else name
+        with Console(stderr=True).status(f"weights for {case}"):
+            made = network_case(case, architecture, size=size, image=image)
+        yield made
+
+
+def _check_image(path: Path | None) -> None:
+    try:
+        photograph.load(path)
+    except ValueError as error:
+        raise options.wrong("--image", str(error)) from None
 
 
 def _frameworks(names: str | None) -> list[Framework]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,23 @@ def wrong(option: str, message: str) -> typer.BadParameter:
     return typer.BadParameter(message, param_hint=option)
 
 
-def choices(option: str, text: str, known: Sequence[str]) -> list[str]:
+def choices(option: str, text: str, known: Collection[str]) -> list[str]:
     """The comma-separated names in `text`, each once."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
             raise wrong(option, f"{name!r} is unknown; choose from {', '.join(known)}")
     return list(dict.fromkeys(names))
+
+
+def attentions(text: str) -> list[str | None]:
+    """The comma-separated attentions in `text`; "none" is None.
+
+    >>> attentions("se,none")
+    ['se', None]
+    """
+    names = choices("--attention", text, ("cbam", "se", "none"))
+    return [None if name == "none" else name for name in names]
 
 
 def writable(option: str, path: Path | None) -> None:

@@ -17,7 +17,7 @@ def defaults():
 
 
 def test_the_defaults_cover_each_preset_input_and_field(defaults):
-    specs = [case.spec for case in defaults]
+    specs = [case.described for case in defaults]
     names = {case.name for case in defaults}
     assert len(names) == len(defaults)
     for preset in PRESETS:
@@ -31,7 +31,7 @@ def test_the_defaults_cover_each_preset_input_and_field(defaults):
 def test_the_full_grid_has_every_variation_of_every_preset():
     grid = full_cases()
     assert len({case.name for case in grid}) == len(grid)
-    specs = {case.spec for case in grid}
+    specs = {case.described for case in grid}
     for preset in PRESETS:
         spec = CBAMSpec.preset(preset, 16, hidden=4)
         for name, changed in cases._variations(preset, spec):
@@ -40,8 +40,8 @@ def test_the_full_grid_has_every_variation_of_every_preset():
 
 def test_every_case_fits_its_spec(defaults):
     for case in defaults:
-        check_input(case.spec, case.x.shape, case.x.dtype, channel_axis=-1)
-        check_weights(case.spec, case.weights)
+        check_input(case.described, case.x.shape, case.x.dtype, channel_axis=-1)
+        check_weights(case.described, case.weights)
         assert case.cotangent.shape == case.x.shape
 
 

@@ -44,6 +44,25 @@ def test_a_check_writes_the_table_and_the_json(tmp_path):
     }  # fmt: skip
 
 
+def test_a_check_of_networks_has_a_table_for_each(tmp_path):
+    path = tmp_path / "out.json"
+    options = "--model resnet18 --attention cbam,none --size 64 --frameworks torch --mode train"
+    done = cbam("check", *options.split(), "--dtype", "float64,float32", "--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    shown = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+    assert shown.count("torch") == 4
+    assert [name for name in shown if name.startswith("resnet18")] == ["resnet18-cbam", "resnet18"]
+    rows = json.loads(path.read_text())["rows"]
+    quantities = {(row["case"], row["dtype"], row["quantity"]) for row in rows}
+    assert ("resnet18-cbam", "float64", "grad:stage4.block1.attention.spatial.norm.scale") in (
+        quantities
+    )
+    assert ("resnet18", "float32", "state:stage1.block0.norm1.var") in quantities
+    # In float32 rounding decides relus and maxima, so that gradients are judged in float64.
+    assert not [q for _, dtype, q in quantities if dtype == "float32" and q.startswith("grad")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -55,6 +74,16 @@ def test_a_check_writes_the_table_and_the_json(tmp_path):
         (["--json", "no/such/folder.json"], "is in a folder that does not exist; create it first"),
         (["--json", "."], ". is a folder; pass the path of a file"),
         (["--faults", "--dtype", "float32"], "each fault has its own case, dtype and mode"),
+        (["--faults", "--model", "resnet18"], "each fault has its own case, dtype and mode"),
+        (["--model", "resnet20"], "'resnet20' is unknown; choose from resnet18, resnet34"),
+        (
+            ["--model", "resnet18", "--attention", "eca"],
+            "'eca' is unknown; choose from cbam, se, n",
+        ),
+        (["--model", "resnet18", "--dtype", "float16"], "choose from float64, float32"),
+        (["--model", "resnet18", "--size", "32"], "Input should be greater than or equal to 64"),
+        (["--attention", "se"], "only networks have these; pass --model too"),
+        (["--size", "96"], "only networks have these; pass --model too"),
         (["--processes", "0"], "Input should be greater than or equal to 1"),
     ],
 )

@@ -59,6 +59,13 @@ def test_missing_and_unexpected_quantities_fail():
     assert (judged["grad:b"].ok, judged["grad:b"].reason) == (False, "is unexpected")
 
 
+def test_a_kind_without_a_limit_is_not_judged():
+    x = np.ones(2)
+    actual, expected = {"output": x, "grad:a": 2 * x}, {"output": x, "grad:a": x, "grad:b": x}
+    found = compare_pass(actual, expected, {"output": 1e-12})
+    assert [c.quantity for c in found] == ["output"]
+
+
 def test_a_gradient_of_rounding_is_judged_by_the_largest_gradient():
     """A bias before a batch norm has the gradient 0, and every implementation its own rounding."""
     expected = {"grad:input": np.array([1.0]), "grad:bias": np.array([3e-17])}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from cbam_core import Architecture
 from crosscheck.cases import MODES, SELECTION, default_cases
 from crosscheck.check import check, plan, plan_faults, select
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS
+from crosscheck.networks import network_case
 from crosscheck.process import RefusedError
 
 # tests/crosscheck/test_check.py has torch itself.
@@ -38,6 +40,17 @@ def test_equal_in_lesser_precision(name):
     plans = plan(selected, ["float32", "bfloat16", "float16"], MODES)
     report = check([FRAMEWORKS[name]], {name: plans})
     assert [f"{r.case} {r.dtype} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
+    assert report.ok
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_equal_on_a_network(name):
+    """Few layers: tests/frameworks/test_backbones.py has every choice, `--model` the real ones."""
+    fields = {"groups": 2, "group_width": 32, "num_classes": 5}
+    small = Architecture("bottleneck", (1, 1), (8, 12), attention="cbam", **fields)
+    plans = plan([network_case("small", small, size=64)], ["float64", "float32"], MODES)
+    report = check([FRAMEWORKS[name]], {name: plans})
+    assert [f"{r.dtype} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
     assert report.ok
 
 

@@ -1,4 +1,6 @@
-"""How the conformance test drives cbam_flax: arrays are NumPy, channels-last."""
+"""How the conformance tests drive cbam_flax: arrays are NumPy, channels-last."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,25 +9,28 @@ import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
 import cbam_flax as package
+from cbam_core.costs import is_statistic
 from cbam_flax.evaluate import evaluate
 
-__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
+__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
 
 jax.config.update("jax_enable_x64", True)
+# A generator that XLA compiles ten times faster than the default one.
+KEY = jax.random.key(0, impl="rbg")
 
 
 def build(name, *arguments, dtype="float32", **keywords):
-    """An instance of the package's class `name` (or of its from_spec, for "CBAM.from_spec")."""
+    """What the package's `name` makes: a class, "CBAM.from_spec" or a network's factory."""
     constructor = package
     for part in name.split("."):
         constructor = getattr(constructor, part)
-    return constructor(*arguments, param_dtype=dtype, rngs=nnx.Rngs(0), **keywords)
+    return constructor(*arguments, param_dtype=dtype, rngs=nnx.Rngs(KEY), **keywords)
 
 
 def call(module, x, training=False):
-    """module(x) for x (N, *S, C)."""
+    """module(x) for x (N, *S, C); a list of arrays where the module gives several maps."""
     module.train() if training else module.eval()
-    return np.asarray(module(jnp.asarray(x)))
+    return jax.tree.map(np.asarray, module(jnp.asarray(x)))
 
 
 def gate(module, x):
@@ -62,3 +67,28 @@ def _load_state(module, path):
 
 # Ending, dialect, and how its users load such a file into a module.
 LOADS = [(".orbax", None, _load), (".orbax", "nested", _load_state)]
+
+
+def differentiate(network, x, cotangent, training=False):
+    """What `evaluate` returns of a block, of a network that is there: the arrays alone."""
+    network.train() if training else network.eval()
+    graph, *states = nnx.split(network, nnx.Param, ...)
+    y, gradients, dx, after = _step(graph, *states, jnp.asarray(x), jnp.asarray(cotangent))
+    arrays = {"output": np.asarray(y), "grad:input": np.asarray(dx)}
+    # The gradients in place of the parameters, and the statistics after the pass.
+    for name, array in package.to_canonical(nnx.merge(graph, gradients, after)).items():
+        arrays[f"{'state' if is_statistic(name) else 'grad'}:{name}"] = array
+    return arrays
+
+
+# Networks run a few times only: compiling takes longer than running.
+@functools.partial(
+    jax.jit, static_argnames="graph", compiler_options={"xla_backend_optimization_level": 0}
+)
+def _step(graph, params, others, x, cotangent):
+    def run(params, x):
+        network = nnx.merge(graph, params, others, copy=True)
+        return network(x), nnx.state(network, nnx.Not(nnx.Param))
+
+    y, pullback, after = jax.vjp(run, params, x, has_aux=True)
+    return y, *pullback(cotangent), after

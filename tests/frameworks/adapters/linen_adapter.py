@@ -1,9 +1,10 @@
-"""How the conformance test drives cbam_flax.linen: arrays are NumPy, channels-last.
+"""How the conformance tests drive cbam_flax.linen: arrays are NumPy, channels-last.
 
-A linen module does not hold its variables, and the conformance test's blocks do; so a block here
-is a module and its variables.
+A linen module does not hold its variables, and the blocks and networks of the conformance tests
+do; so each is a module and its variables here.
 """
 
+import functools
 import inspect
 from types import SimpleNamespace
 
@@ -14,20 +15,22 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 import cbam_flax.linen as linen
+from cbam_core.costs import is_statistic
 from cbam_flax.linen.evaluate import evaluate
 
-__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
+__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
 
 jax.config.update("jax_enable_x64", True)
 
 
-class Block:
+class Bound:
     """A module with the variables that it would be applied to."""
 
-    def __init__(self, module):
-        self.module, self.spec = module, module.spec
-        x = jnp.zeros((1, *[3] * module.rank, module.channels))
-        self.variables = module.init(jax.random.key(0), x)
+    def __init__(self, module, variables):
+        self.module, self.variables, self.calls = module, variables, 0
+
+    def __getattr__(self, name):
+        return getattr(self.module, name)
 
     def __repr__(self):
         return repr(self.module)
@@ -41,25 +44,30 @@ class Block:
         """The module applied to x, its statistics updated."""
         if "use_running_average" in inspect.signature(type(self.module)).parameters:
             options["use_running_average"] = not training
+        self.calls += 1
         y, updated = self.module.apply(
-            self.variables, jnp.asarray(x), mutable=["batch_stats"], **options
+            self.variables,
+            jnp.asarray(x),
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(self.calls)},
+            **options,
         )
         self.variables = {**self.variables, **updated}
-        return np.asarray(y)
+        return jax.tree.map(np.asarray, y)
 
 
-def to_canonical(block):
-    return linen.to_canonical(*_parts(block))
+def to_canonical(bound):
+    return linen.to_canonical(*_parts(bound))
 
 
-def load_canonical(block, weights):
-    module, _ = _parts(block)
-    block.variables = linen.load_canonical(module, weights)
+def load_canonical(bound, weights):
+    module, _ = _parts(bound)
+    bound.variables = linen.load_canonical(module, weights)
 
 
-def _parts(block):
-    """Module and variables; what is no block has to arrive at the package as it is."""
-    return (block.module, block.variables) if isinstance(block, Block) else (block, {})
+def _parts(bound):
+    """Module and variables; what is not bound has to arrive at the package as it is."""
+    return (bound.module, bound.variables) if isinstance(bound, Bound) else (bound, {})
 
 
 package = SimpleNamespace(
@@ -67,22 +75,56 @@ package = SimpleNamespace(
 )
 
 
-def build(name, *arguments, dtype="float32", **keywords):
-    """A block of the package's class `name` (or of its from_spec, for "CBAM.from_spec")."""
+def build(name, *arguments, dtype="float32", init=None, seed=0, **keywords):
+    """What the package's `name` makes: a class, "CBAM.from_spec" or a network's factory."""
     constructor = linen
     for part in name.split("."):
         constructor = getattr(constructor, part)
-    return Block(constructor(*arguments, param_dtype=dtype, **keywords))
+    module = constructor(*arguments, param_dtype=dtype, **keywords)
+    if init is not None:
+        return Bound(module, linen.initial_variables(module, init, seed=seed))
+    if isinstance(module, linen.Backbone):
+        # Of a network the shapes alone, which compiles nothing.
+        x = jnp.zeros((1, 32, 32, 3))
+        variables = jax.eval_shape(module.init, jax.random.key(0), x)
+        return Bound(module, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), variables))
+    x = jnp.zeros((1, *[3] * module.rank, module.channels))
+    return Bound(module, module.init(jax.random.key(0), x))
 
 
-def call(block, x, training=False):
-    """The block applied to x (N, *S, C)."""
-    return block.apply(x, training)
+def call(bound, x, training=False):
+    """What it makes of x (N, *S, C): an array, or a list of maps."""
+    return bound.apply(x, training)
 
 
-def gate(block, x):
+def gate(bound, x):
     """The block's gate for x (N, *S, C)."""
-    return block.apply(x, method="gate_of")
+    return bound.apply(x, method="gate_of")
+
+
+def differentiate(bound, x, cotangent, training=False):
+    """What `evaluate` returns of a block, of a network that is there: the arrays alone."""
+    network = bound.module.clone(use_running_average=not training)
+    y, gradients, dx, updated = _step(
+        network, bound.variables, jnp.asarray(x), jnp.asarray(cotangent)
+    )
+    arrays = {"output": np.asarray(y), "grad:input": np.asarray(dx)}
+    # The gradients in place of the parameters, and the statistics after the pass.
+    for name, array in linen.to_canonical(network, {"params": gradients, **updated}).items():
+        arrays[f"{'state' if is_statistic(name) else 'grad'}:{name}"] = array
+    return arrays
+
+
+# Networks run a few times only: compiling takes longer than running.
+@functools.partial(
+    jax.jit, static_argnames="network", compiler_options={"xla_backend_optimization_level": 0}
+)
+def _step(network, variables, x, cotangent):
+    def run(params, x):
+        return network.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+
+    y, pullback, updated = jax.vjp(run, variables["params"], x, has_aux=True)
+    return y, *pullback(cotangent), updated
 
 
 def save(block, folder):

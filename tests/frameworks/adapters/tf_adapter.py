@@ -3,13 +3,15 @@
 import tensorflow as tf
 
 import cbam_tf as package
+from cbam_core.costs import is_statistic
 from cbam_tf.evaluate import evaluate
+from cbam_tf.weights import canonical_array, named_weights
 
-__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
+__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
 
 
 def build(name, *arguments, dtype="float32", **keywords):
-    """An instance of the package's class `name` (or of its from_spec, for "CBAM.from_spec")."""
+    """What the package's `name` makes: a class, "CBAM.from_spec" or a network's factory."""
     constructor = package
     for part in name.split("."):
         constructor = getattr(constructor, part)
@@ -17,8 +19,26 @@ def build(name, *arguments, dtype="float32", **keywords):
 
 
 def call(module, x, training=False):
-    """module(x) for x (N, *S, C)."""
-    return module(tf.constant(x), training=training).numpy()
+    """module(x) for x (N, *S, C); a list of arrays where the module gives several maps."""
+    y = module(tf.constant(x), training=training)
+    return [part.numpy() for part in y] if isinstance(y, list) else y.numpy()
+
+
+def differentiate(network, x, cotangent, training=False, call=None):
+    """What `evaluate` returns of a block, of a network that is there: the arrays alone.
+
+    `call` is a tf.function of the network.
+    """
+    leaf, state = tf.constant(x), named_weights(network)
+    sources = {"input": leaf} | {n: w for n, w in state.items() if not is_statistic(n)}
+    with tf.GradientTape() as tape:
+        tape.watch(leaf)
+        y = (call or network)(leaf, training=training)
+    gradients = tape.gradient(y, sources, tf.constant(cotangent))
+    arrays = {"output": canonical_array(y)}
+    arrays |= {f"grad:{name}": canonical_array(g) for name, g in gradients.items()}
+    arrays |= {f"state:{n}": canonical_array(w) for n, w in state.items() if is_statistic(n)}
+    return arrays
 
 
 def gate(module, x):

@@ -4,13 +4,15 @@ import numpy as np
 import torch
 
 import cbam_torch as package
+from cbam_core.costs import is_statistic
 from cbam_torch.evaluate import evaluate
+from cbam_torch.weights import canonical_array, named_weights
 
-__all__ = ["LOADS", "build", "call", "evaluate", "gate", "package", "save"]
+__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
 
 
 def build(name, *arguments, dtype="float32", **keywords):
-    """An instance of the package's class `name` (or of its from_spec, for "CBAM.from_spec")."""
+    """What the package's `name` makes: a class, "CBAM.from_spec" or a network's factory."""
     constructor = package
     for part in name.split("."):
         constructor = getattr(constructor, part)
@@ -18,13 +20,29 @@ def build(name, *arguments, dtype="float32", **keywords):
 
 
 def call(module, x, training=False):
-    """module(x) for x (N, *S, C)."""
-    return _last(module.train(training)(_first(x)))
+    """module(x) for x (N, *S, C); a list of arrays where the module gives several maps."""
+    y = module.train(training)(_first(x))
+    return [_last(part) for part in y] if isinstance(y, list) else _last(y)
 
 
 def gate(module, x):
     """module.gate(x) for x (N, *S, C)."""
     return _last(module.eval().gate(_first(x)))
+
+
+def differentiate(network, x, cotangent, training=False):
+    """What `evaluate` returns of a block, of a network that is there: the arrays alone."""
+    leaf, state = _first(x).requires_grad_(), named_weights(network)
+    y = network.train(training)(leaf)
+    sources = {"input": leaf} | {n: w for n, w in state.items() if not is_statistic(n)}
+    gradients = torch.autograd.grad(y, list(sources.values()), torch.from_numpy(cotangent))
+    shapes = {name: array.shape for name, array in package.to_canonical(network).items()}
+    arrays = {"output": _last(y), "grad:input": _last(gradients[0])}
+    for name, gradient in list(zip(sources, gradients, strict=True))[1:]:
+        arrays[f"grad:{name}"] = canonical_array(gradient, shapes[name])
+    for name in state.keys() - sources:
+        arrays[f"state:{name}"] = canonical_array(state[name], shapes[name])
+    return arrays
 
 
 def _first(x):
