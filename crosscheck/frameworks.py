@@ -124,13 +124,14 @@ def _tf(name: str, *, compiled: bool) -> Framework:
     return Framework(name, "cbam_tf", ("tensorflow",), "tf", _TF, compiled=compiled)
 
 
-def _keras(backend: str, *, module: str, extra: str) -> Framework:
+def _keras(backend: str, *, module: str, extra: str, sample: bool = False) -> Framework:
     return Framework(
         f"keras-{backend}",
         "cbam_keras",
         ("keras", module),
         f"keras,{extra}",
         _KERAS,
+        sample=sample,
         environment={"KERAS_BACKEND": backend},
     )
 
@@ -147,7 +148,7 @@ FRAMEWORKS = {
         _tf("tf", compiled=False),
         _tf("tf-function", compiled=True),
         _keras("tensorflow", module="tensorflow", extra="tf"),
-        _keras("jax", module="jax", extra="flax"),
+        _keras("jax", module="jax", extra="flax", sample=True),
         _keras("torch", module="torch", extra="torch"),
         _flax("flax", "cbam_flax", _FLAX, sample=False),
         _flax("linen", "cbam_flax.linen", _LINEN, sample=True),

@@ -36,15 +36,12 @@ class Bench:
     def only(self, arrays: dict[str, Array], names: Iterable[str]) -> dict[str, Array]:
         return only(arrays, names, self.parts)
 
-    @property
-    def space(self) -> tuple[int, ...]:
-        return self.subject.size
-
     def look(self, arrays: dict[str, Array], x: Array, names: Iterable[str]) -> Array:
         """What x is multiplied by where all but `names` is 0."""
         return self.subject.gate(self.only(arrays, names), x)
 
     def sight(self, names: Iterable[str], rest: float, describe: Callable[[Array], Any]) -> Sight:
+        """The gate that has the weights of these `names`, as it was seen in several passes."""
         passes = []
         for seed, gain in enumerate(GAINS, 5):
             arrays, x = self.drawn(seed, gain), self.subject.feature_map(seed)

@@ -111,8 +111,9 @@ def statistics(solution: Solution) -> tuple[Solution, str, list[str]]:
     (momentum, kind), (again, _) = _update(solution), _update(solution)
     if not 0 <= momentum <= 1:
         return solution, "", ["its running mean is not updated as a running mean is"]
-    notes = [] if again == momentum else ["the momentum of its norm changes from pass to pass"]
-    return solution.replace(norm_momentum=momentum), kind, notes
+    if again != momentum:
+        return solution, "", ["the momentum of its norm changes from pass to pass"]
+    return solution.replace(norm_momentum=momentum), kind, []
 
 
 def _training_pass(solution: Solution) -> tuple[dict[str, Array], Array]:

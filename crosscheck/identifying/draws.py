@@ -37,7 +37,7 @@ def _drawn(shape: tuple[int, ...], gain: float, rng: np.random.Generator) -> Arr
 def made_alike(arrays: dict[str, Array], parts: Parts) -> dict[str, Array]:
     """The same value in all arrays that one weight stands for in a CBAM."""
     copies = {name: group[0] for group in parts.copies for name in group[1:]}
-    return arrays | {name: arrays[first] for name, first in copies.items()}
+    return arrays | {n: arrays[first].reshape(arrays[n].shape) for n, first in copies.items()}
 
 
 def only(arrays: dict[str, Array], names: Iterable[str], parts: Parts) -> dict[str, Array]:

@@ -71,7 +71,7 @@ def spatial_gate(bench: Bench, at_rest: float) -> tuple[Match, list[Departure]]:
     """The same of the spatial gate, with its norm's epsilon."""
     parts = bench.parts
     sight = bench.sight(parts.spatial, at_rest, spatial.Described)
-    shape = (bench.space, parts.maps)
+    shape = (bench.subject.size, parts.maps)
     ways = list(spatial_roles(parts))
     if not ways:
         names = ", ".join(parts.scalars)

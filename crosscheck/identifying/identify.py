@@ -78,8 +78,9 @@ def _compare(subject: Subject, own: dict[str, np.ndarray]) -> Identified:
     at_rest = rest(bench)
     channel, channel_departures = channel_gate(bench, at_rest) if parts.channel else (None, [])
     spatial, spatial_departures = spatial_gate(bench, at_rest) if parts.spatial else (None, [])
-    departures += channel_departures + spatial_departures + _unlike(channel, spatial)
-    solved, difference = _ordered(solution(bench, channel, spatial))
+    departures += channel_departures + spatial_departures
+    departures += _unlike(channel, spatial) if channel and spatial and not departures else []
+    solved, difference = _ordered(solution(bench, channel, spatial), channel, spatial)
     if parts.copies:
         difference = _difference(solved, alike=False)
     elif difference > subject.limit and not departures:
@@ -88,40 +89,63 @@ def _compare(subject: Subject, own: dict[str, np.ndarray]) -> Identified:
     return _with_conduct(solved, difference, departures, notes)
 
 
-def _unlike(channel: Match | None, spatial: Match | None) -> list[Departure]:
+def _unlike(channel: Match, spatial: Match) -> list[Departure]:
     """Two gates of a CBAM have the same function and the same pooling."""
-    if channel is None or spatial is None:
-        return []
     found = []
     ours, theirs = channel.reading, spatial.reading
     if ours.gate != theirs.gate:
         words = f"its channel gate is {ours.gate}, its spatial gate {theirs.gate}"
         found.append(Departure("spatial gate", words))
+    elif not channel.is_consistent:
+        rest = channel.factor * ours.at_rest
+        words = (
+            f"with all weights 0 it multiplies by {rest:.3g}, and two gates that are {ours.gate} "
+            f"by {ours.at_rest**2:.3g}"
+        )
+        found.append(Departure("refined map", words))
     if len(ours.pools) > 1 and theirs.is_pooled and ours.is_light != theirs.is_light:
         words = "one of its gates has light pooling, the other has not"
         found.append(Departure("spatial descriptor", words))
     return found
 
 
-def _ordered(solved: Solution) -> tuple[Solution, float]:
-    """The order of the gates with the smallest difference, and that."""
-    if solved.spec.order != "channel_spatial":
+def _ordered(
+    solved: Solution, channel: Match | None, spatial: Match | None
+) -> tuple[Solution, float]:
+    """The order of the gates with the smallest difference for drawn weights, and that for all."""
+    if channel is None or spatial is None:
         return solved, _difference(solved)
-    orders = ("channel_spatial", "spatial_channel", "parallel")
-    tried = [solved.replace(order=order) for order in orders]
-    differences = [_difference(one) for one in tried]
-    best = int(np.argmin(differences))
-    return tried[best], differences[best]
+    orders = ["channel_spatial", "spatial_channel", "parallel"]
+    tried = {order: solved.replace(order=order) for order in orders}
+    differences = {order: _largest(one, _drawn(one)) for order, one in tried.items()}
+    best = min(orders, key=lambda order: differences[order])
+    if differences[best] > solved.bench.subject.limit:
+        # No order fits; a gate that sees the map times the other gate is the second one.
+        seen = {"channel_spatial": spatial.scale != 1, "spatial_channel": channel.scale != 1}
+        best = next((order for order in seen if seen[order]), best)
+    return tried[best], _difference(tried[best])
+
+
+Passes = list[tuple[dict[str, np.ndarray], int]]
 
 
 def _difference(solved: Solution, alike: bool = True) -> float:
     """The largest, of drawn weights and the module's own; `alike` as `Bench.drawn` has it."""
-    bench = solved.bench
-    passes = [(bench.drawn(seed, gain, alike), seed) for seed, gain in enumerate(GAINS, 12)]
+    bench, passes = solved.bench, _drawn(solved, alike)
     is_own_used = all(np.isfinite(array).all() for array in bench.own.values())
     if is_own_used and not (alike and bench.parts.copies):
         passes.append((bench.own, 12 + len(GAINS)))
-    return max(solved.difference(arrays, bench.subject.feature_map(s)) for arrays, s in passes)
+    return _largest(solved, passes)
+
+
+def _drawn(solved: Solution, alike: bool = True) -> Passes:
+    """Weights, and the seeds of the maps that they are compared on."""
+    return [(solved.bench.drawn(seed, gain, alike), seed) for seed, gain in enumerate(GAINS, 12)]
+
+
+def _largest(solved: Solution, passes: Passes) -> float:
+    feature_map = solved.bench.subject.feature_map
+    return max(solved.difference(arrays, feature_map(seed)) for arrays, seed in passes)
 
 
 def _with_conduct(

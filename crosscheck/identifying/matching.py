@@ -71,17 +71,32 @@ class Sight:
             lambda number, scale: self.describe(self.passes[number][1] * scale)
         )
         self.gates = [_thin(gate, self.limit) for _, _, gate in self.passes]
+        self.largest = max(float(np.abs(gate).max()) for gate in self.gates)
 
     @property
     def is_dark(self) -> bool:
         """Whether the other gate is 0 at rest, so that nothing is seen."""
-        return all(np.abs(gate).max() < 1e-12 for gate in self.gates)
+        return self.largest < 1e-12
 
-    def predictions(self, reading: Reading, scale: float) -> list[Array]:
-        return [
-            reading.predict(read(reading.roles, arrays), self.described(number, scale))
-            for number, (arrays, _, _) in enumerate(self.passes)
-        ]
+    def prediction(self, reading: Reading, number: int, scale: float) -> Array:
+        """The gate of one pass."""
+        weights = read(reading.roles, self.passes[number][0])
+        return reading.predict(weights, self.described(number, scale))
+
+    def compare(self, reading: Reading, factor: float | None, scale: float) -> tuple[float, float]:
+        """How far a reading is off, and the other gate at rest, measured if `factor` is None.
+
+        Most readings are far off in the first pass, and need no other.
+        """
+        error = 0.0
+        for number, gate in enumerate(self.gates):
+            predicted = self.prediction(reading, number, scale)
+            factor = _fit(predicted, gate) if factor is None else factor
+            error = max(error, _error(factor * predicted, gate, self.largest))
+            if error > self.limit:
+                break
+        assert factor is not None
+        return error, factor
 
 
 @dataclass(frozen=True)
@@ -115,42 +130,43 @@ def nearest(readings: Iterable[Reading], sight: Sight) -> Match:
 
 
 def _matches(reading: Reading, sight: Sight) -> Iterable[Match]:
-    factor = sight.rest / reading.at_rest if reading.at_rest else np.nan
+    factor = sight.rest / reading.at_rest if reading.at_rest else None
     expected = 1.0 if sight.alone else reading.at_rest
-    is_consistent = bool(abs(factor - expected) < max(sight.limit, 1e-3))
-    for scale in (1.0,) if sight.alone or not is_consistent else (1.0, factor):
-        predictions = sight.predictions(reading, scale)
-        fitted = factor if reading.at_rest else _fit(predictions, sight.gates)
-        error = _error([fitted * p for p in predictions], sight.gates)
-        yield Match(reading, error, fitted, scale, is_consistent)
+    is_consistent = factor is not None and abs(factor - expected) < max(sight.limit, 1e-3)
+    # A gate that is 0 at rest does not tell the other one, which for a sigmoid is 0.5.
+    for scale in (1.0,) if sight.alone else (1.0, factor or 0.5):
+        error, measured = sight.compare(reading, factor, scale)
+        yield Match(reading, error, measured, scale, is_consistent)
 
 
 def affine(readings: Iterable[Reading], sight: Sight) -> tuple[Match, float] | None:
     """A reading of which the gate is seen with something added to it, and that something."""
+    numbers = range(len(sight.gates))
     for reading in readings:
-        predictions = sight.predictions(reading, 1.0)
-        spread = [np.broadcast_arrays(p, g) for p, g in zip(predictions, sight.gates, strict=True)]
-        predicted = np.concatenate([p.ravel() for p, _ in spread])
-        seen = np.concatenate([g.ravel() for _, g in spread])
+        pairs = [(sight.prediction(reading, n, 1.0), sight.gates[n]) for n in numbers]
+        predicted, seen = (
+            np.concatenate([array.ravel() for array in arrays])
+            for arrays in zip(*(np.broadcast_arrays(*pair) for pair in pairs), strict=True)
+        )
         columns = np.stack([predicted, np.ones_like(predicted)], 1)
         (factor, added), *_ = np.linalg.lstsq(columns, seen, rcond=None)
-        error = _error([factor * predicted + added], [seen])
+        error = _error(factor * predicted + added, seen, sight.largest)
         if error <= sight.limit:
             return Match(reading, error, float(factor), 1.0, False), float(added)
     return None
 
 
-def _fit(predictions: list[Array], gates: list[Array]) -> float:
-    pairs = [np.broadcast_arrays(p, g) for p, g in zip(predictions, gates, strict=True)]
-    square = sum(float((p * p).sum()) for p, _ in pairs)
-    return sum(float((p * g).sum()) for p, g in pairs) / square if square else 0.0
+def _fit(predicted: Array, gate: Array) -> float:
+    """The factor with which `predicted` is nearest to `gate`."""
+    predicted, gate = np.broadcast_arrays(predicted, gate)
+    square = float((predicted * predicted).sum())
+    return float((predicted * gate).sum()) / square if square else 0.0
 
 
-def _error(predictions: list[Array], gates: list[Array]) -> float:
-    """The largest difference, relative to the largest value; infinite where one is NaN."""
+def _error(predicted: Array, gate: Array, largest: float) -> float:
+    """The largest difference, relative to `largest`; infinite where one is NaN."""
     with np.errstate(all="ignore"):
-        off = max(np.abs(p - g).max() for p, g in zip(predictions, gates, strict=True))
-        largest = max(np.abs(g).max() for g in gates)
+        off = np.abs(predicted - gate).max()
         relative = off / largest if off else 0.0
     return float(relative) if np.isfinite(relative) else np.inf
 

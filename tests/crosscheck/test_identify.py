@@ -54,10 +54,12 @@ def test_what_it_finds_computes_the_same(name):
 
 def state(module):
     """All that could have changed, with tensors as bytes."""
-    tensors = {n: t.detach().numpy().tobytes() for n, t in module.state_dict().items()}
+    tensors = {n: bytes(t.detach().flatten().view(torch.uint8)) for n, t in module.state_dict().items()}
     modes = [part.training for part in module.modules()]
-    gradients = [p.grad for p in module.parameters()]
-    return tensors, modes, gradients, torch.random.get_rng_state().numpy().tobytes()
+    attributes = [list(vars(part).items()) for part in module.modules()]
+    kept = [(name, id(value)) for own in attributes for name, value in own]
+    rest = torch.get_num_threads(), torch.random.get_rng_state().numpy().tobytes()
+    return tensors, modes, kept, rest, [p.grad for p in module.parameters()]
 
 
 class Broken(torch_rows.Official):
@@ -69,12 +71,21 @@ class Broken(torch_rows.Official):
         return super().forward(x)
 
 
-def test_leaves_a_module_as_it_was():
-    module = torch_rows.Official()
-    module.SpatialGate.eval()
+@pytest.mark.parametrize("name", ["official", "several_outputs", "scripted", "half"])
+def test_leaves_a_module_as_it_was(name):
+    module = torch_rows.ROWS[name].build()
+    next(module.children()).eval()
     before = state(module)
     identify(module)
     assert state(module) == before
+
+
+def test_does_not_spoil_a_backward_pass_that_is_under_way():
+    module = torch_rows.Luuuyi(32)
+    loss = module(torch.randn(1, 32, 5, 5)).sum()
+    identify(module)
+    loss.backward()
+    assert module.ca.fc[0].weight.grad.abs().sum() > 0
 
 
 def test_leaves_a_module_as_it_was_when_it_fails():

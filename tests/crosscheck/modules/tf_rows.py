@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from cbam_core import CBAMSpec
@@ -10,11 +12,16 @@ from tests.crosscheck.modules import Row
 EVENLY = {"ties": {"space": "even", "channels": "even"}}
 
 
+def drawn(shape):
+    """The same values every time, which keep the scale of a map."""
+    return math.prod(shape[:-1]) ** -0.5 * tf.random.stateless_normal(shape, (0, 0))
+
+
 class Dense(tf.Module):
     def __init__(self, inputs, outputs, name):
         super().__init__(name)
         with self.name_scope:
-            self.kernel = tf.Variable(tf.random.normal((inputs, outputs)), name="kernel")
+            self.kernel = tf.Variable(drawn((inputs, outputs)), name="kernel")
             self.bias = tf.Variable(tf.zeros(outputs), name="bias")
 
     def __call__(self, x):
@@ -26,7 +33,7 @@ class Conv(tf.Module):
         super().__init__(name)
         with self.name_scope:
             shape = (size, size, inputs, outputs)
-            self.kernel = tf.Variable(tf.random.normal(shape), name="kernel")
+            self.kernel = tf.Variable(drawn(shape), name="kernel")
             self.bias = tf.Variable(tf.zeros(outputs), name="bias") if bias else None
 
     def __call__(self, x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from tests.crosscheck.modules.torch_rows import (
     LuuuyiChannel,
     LuuuyiSpatial,
     Official,
+    OtherNorm,
     TorchvisionSe,
     Xmu,
 )
@@ -229,6 +231,66 @@ class SpatialTanh(Spatial):
         return torch.tanh(logits)
 
 
+class DarkSpatial(nn.Module):
+    """A spatial gate that is 0 at rest hides the channel gate in front of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.ca, self.sa = Channel(), SpatialTanh()
+
+    def forward(self, x):
+        return self.sa(self.ca(x))
+
+
+class DoubledChannel(DarkSpatial):
+    """A double sigmoid for the channels, a sigmoid for the positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.sa = Spatial()
+        self.ca.gate = lambda logits: 2 * torch.sigmoid(logits)
+
+
+class LightChannel(DoubledChannel):
+    """Light pooling in one of the gates."""
+
+    def __init__(self):
+        super().__init__()
+        self.ca.gate = torch.sigmoid
+        self.ca.logits = lambda x: self.ca.mlp(sum(self.ca.pools(x)) / 2)
+
+
+class BatchStatistics(Spatial):
+    """The norm is told that it is in training, whatever the module is."""
+
+    def __init__(self):
+        super().__init__(norm=True)
+
+    def forward(self, x):
+        y = self.conv(torch.stack(self.maps(x), 1))
+        norm = self.norm
+        statistics = (norm.running_mean, norm.running_var)
+        y = F.batch_norm(y, *statistics, norm.weight, norm.bias, training=True)
+        return x * self.gate(y)
+
+
+class GateOfEachPool(Channel):
+    def forward(self, x):
+        gates = [torch.sigmoid(self.mlp(pool)) for pool in self.pools(x)]
+        return x * (gates[0] * gates[1])[..., None, None]
+
+
+class OneMap(Spatial):
+    """A convolution of the maximum alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def maps(self, x):
+        return (x.amax(1),)
+
+
 class Extra(Channel):
     """A norm inside the MLP."""
 
@@ -261,10 +323,6 @@ def frozen():
     return module
 
 
-def channel(cls=Channel):
-    return CBAMSpec(32, hidden=4, order="channel")
-
-
 SPATIAL = CBAMSpec(32, order="spatial", kernel_size=3, spatial_bias=True)
 CHANNEL = CBAMSpec(32, hidden=4, order="channel")
 NORMED = CBAMSpec(32, order="spatial", kernel_size=3, spatial_norm=True)
@@ -274,7 +332,7 @@ NORMED = CBAMSpec(32, order="spatial", kernel_size=3, spatial_norm=True)
 class Fault:
     """A module, what is said of it, the first point at which it parts, and the nearest spec."""
 
-    build: object
+    build: Callable[[], nn.Module]
     words: str
     point: str
     spec: CBAMSpec | None
@@ -418,6 +476,47 @@ FAULTS = {
         32,
     ),
     "spatial_tanh": Fault(SpatialTanh, "its spatial gate is tanh", "spatial gate", SPATIAL, 32),
+    "dark_spatial": Fault(
+        DarkSpatial,
+        "its spatial gate is tanh",
+        "spatial gate",
+        CBAMSpec(32, hidden=4, kernel_size=3, spatial_bias=True),
+    ),
+    "doubled_channel": Fault(
+        DoubledChannel,
+        "with all weights 0 it multiplies by 0.5, and two gates that are sigmoid by 0.25",
+        "refined map",
+        CBAMSpec(32, hidden=4, kernel_size=3, spatial_bias=True, order="parallel"),
+    ),
+    "light_channel": Fault(
+        LightChannel,
+        "one of its gates has light pooling, the other has not",
+        "spatial descriptor",
+        CBAMSpec(32, hidden=4, kernel_size=3, spatial_bias=True),
+    ),
+    "batch_statistics": Fault(
+        BatchStatistics,
+        "its norm takes the batch's statistics in evaluation, too",
+        "spatial convolution",
+        NORMED,
+        32,
+    ),
+    "without_statistics": Fault(
+        lambda: OtherNorm(track_running_stats=False),
+        "its norm takes the batch's statistics in evaluation, too",
+        "spatial convolution",
+        CBAMSpec(32, mlp_bias=True, spatial_norm=True),
+    ),
+    "gate_of_each_pool": Fault(
+        GateOfEachPool, "it multiplies the gates of the pools", "channel gate", CHANNEL
+    ),
+    "one_map": Fault(
+        OneMap,
+        "its spatial gate reads max over the channels",
+        "spatial descriptor",
+        SPATIAL.replace(pooling="light"),
+        32,
+    ),
     "extra": Fault(
         Extra,
         "no CBAM has, besides its weights, mlp.1.weight (4,), mlp.1.bias (4,), "

@@ -514,6 +514,23 @@ class Squeezed(nn.Module):
         return x * self.conv(self.squeeze(x)).sigmoid()
 
 
+class OtherNorm(Official):
+    """The authors' block with another norm behind the convolution."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.SpatialGate.spatial.bn = nn.BatchNorm2d(1, **options)
+
+
+class Spare(Official):
+    """With a layer that no pass uses, and a bias in the last layer alone."""
+
+    def __init__(self):
+        super().__init__(spatial=False)
+        self.ChannelGate.mlp[1] = nn.Linear(32, 2, bias=False)
+        self.spare = nn.Linear(5, 5)
+
+
 OFFICIAL = {"mlp_bias": True, "spatial_norm": True, "norm_momentum": 0.01}
 RAW = {"hidden": 3, "kernel_size": 3, "spatial_bias": True, "spatial_norm": True,
        "norm_eps": 1e-3, "norm_momentum": 0.3}  # fmt: skip
@@ -541,6 +558,26 @@ ROWS = {
         lambda: Official(spatial=False).double(),
         CBAMSpec(32, mlp_bias=True, order="channel"),
         {"ties": {"space": FIRST}, "dtype": "float64", "presets": ("official_no_spatial",)},
+    ),
+    "official_cumulative": Row(
+        lambda: OtherNorm(momentum=None),
+        CBAMSpec(32, **OFFICIAL | {"norm_momentum": 0.1}),
+        {"notes": ("the momentum of its norm changes from pass to pass",)},
+    ),
+    "official_not_affine": Row(
+        lambda: OtherNorm(affine=False),
+        CBAMSpec(32, **OFFICIAL | {"norm_momentum": 0.1}),
+        {"notes": ("it has no spatial.norm.scale", "it has no spatial.norm.bias")},
+    ),
+    "spare": Row(
+        Spare,
+        CBAMSpec(32, mlp_bias=True, order="channel"),
+        {
+            "notes": (
+                "without any effect: spare.weight (5, 5), spare.bias (5,)",
+                "it has no channel.reduce.bias",
+            )
+        },
     ),
     "osmr": Row(Osmr, CBAMSpec(32, mlp_bias=True, spatial_norm=True), WINNERS),
     "ugenteraan": Row(Ugenteraan, CBAMSpec(32, **OFFICIAL), WINNERS),
@@ -600,6 +637,10 @@ ROWS = {
     ),
     "one_hidden_unit": Row(
         lambda: Official(16), CBAMSpec(16, **OFFICIAL), {"returns": ("the refined map",)}
+    ),
+    "scripted": Row(
+        lambda: torch.jit.script(TorchvisionSe()),
+        CBAMSpec(32, hidden=8, mlp_bias=True, channel_pools=("avg",), order="channel"),
     ),
     "as_wide_as_deep": Row(
         lambda: TorchvisionSe(16, 16),
