@@ -22,6 +22,7 @@ from cbam_core.architectures import (
     Unit,
     network_shapes,
 )
+from cbam_core.inputs import check_pictures
 from cbam_core.pullbacks import (
     at,
     avg,
@@ -64,7 +65,7 @@ def run(
         training: whether the norms take their statistics from the batch. Dropout is off.
 
     Raises:
-        ValueError: x or the weights do not fit the architecture.
+        TypeError, ValueError: x or the weights do not fit the architecture.
 
     Example:
         >>> import numpy as np
@@ -73,8 +74,7 @@ def run(
         >>> run(small, initial_network(small), np.ones((1, 32, 32, 3))).output.shape
         (1, 10)
     """
-    if x.ndim != 4 or x.shape[-1] != 3 or 0 in x.shape:
-        raise ValueError(f"x has shape {x.shape}, expected at least one picture, (N, H, W, 3)")
+    check_pictures(x.shape, x.dtype, channel_axis=-1)
     check_weights(network_shapes(architecture), weights)
     float64 = {name: np.asarray(weight, np.float64) for name, weight in weights.items()}
     network = _Network(architecture, float64, training)

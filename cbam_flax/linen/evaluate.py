@@ -1,18 +1,21 @@
-"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages."""
+"""A block or a network on NumPy arrays: what the cross-check runs, alike in all four packages."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cbam_core import STATISTICS, CBAMSpec, as_canonical
+from cbam_core import Architecture, CBAMSpec, as_canonical
+from cbam_core.costs import is_statistic
 from cbam_flax.linen.attention import CBAM
+from cbam_flax.linen.backbones import Backbone
 from cbam_flax.linen.weights import load_canonical, to_canonical
 
 Variables = dict[str, Any]
@@ -60,27 +63,72 @@ def evaluate(
     """
     with jax.default_device(jax.devices(device)[0]):
         block = CBAM.from_spec(spec, param_dtype=dtype, use_running_average=not training)
-        variables = load_canonical(block, weights)
-        params, statistics = variables["params"], variables.get("batch_stats", {})
-        arguments = (params, statistics, jnp.asarray(x, dtype), jnp.asarray(cotangent, dtype))
-        y, gradients, dx, updated = _step(block, *arguments)
+        return _differentiate(block, weights, x, cotangent, dtype)
+
+
+def evaluate_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of a network over pictures x (N, H, W, 3), as `evaluate` gives that of a block.
+
+    Args:
+        cotangent: (N, num_classes), of the logits.
+        training: whether the network is in training mode, but without dropout, which no two
+            frameworks draw alike.
+    """
+    with jax.default_device(jax.devices(device)[0]), nn.intercept_methods(_without_dropout):
+        network = Backbone(architecture, param_dtype=dtype, use_running_average=not training)
+        return _differentiate(network, weights, x, cotangent, dtype)
+
+
+def _without_dropout(
+    method: Callable[..., Any], arguments: Any, options: Any, context: nn.module.InterceptorContext
+) -> Any:
+    if isinstance(context.module, nn.Dropout):
+        return arguments[0]
+    return method(*arguments, **options)
+
+
+def _differentiate(
+    module: CBAM | Backbone,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    dtype: str,
+) -> tuple[dict[str, np.ndarray], str]:
+    variables = load_canonical(module, weights)
+    params, statistics = variables["params"], variables.get("batch_stats", {})
+    arguments = (params, statistics, jnp.asarray(x, dtype), jnp.asarray(cotangent, dtype))
+    y, gradients, dx, updated = _step(module, *arguments)
     arrays = {"output": as_canonical(y), "grad:input": as_canonical(dx)}
     # The gradients in place of the parameters, and the statistics after the pass.
     after = {"params": gradients, **updated}
-    for name, array in to_canonical(block, after).items():
-        arrays[f"{'state' if name in STATISTICS else 'grad'}:{name}"] = array
+    for name, array in to_canonical(module, after).items():
+        arrays[f"{'state' if is_statistic(name) else 'grad'}:{name}"] = array
     return arrays, y.dtype.name
 
 
-@functools.partial(jax.jit, static_argnames="block")
+@functools.partial(jax.jit, static_argnames="module")
 def _step(
-    block: CBAM, params: Variables, statistics: Variables, x: Array, cotangent: Array
+    module: CBAM | Backbone,
+    params: Variables,
+    statistics: Variables,
+    x: Array,
+    cotangent: Array,
 ) -> tuple[Array, Variables, Array, Variables]:
     """The output, the gradients by the parameters and by x, and the statistics after the pass."""
 
     def run(params: Variables, x: Array) -> Any:
         variables = {"params": params, "batch_stats": statistics}
-        return block.apply(variables, x, mutable=["batch_stats"])
+        return module.apply(variables, x, mutable=["batch_stats"])
 
     y, pullback, after = jax.vjp(run, params, x, has_aux=True)
     gradients, dx = pullback(cotangent.astype(y.dtype))

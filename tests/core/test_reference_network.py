@@ -9,56 +9,21 @@ import pytest
 
 from cbam_core import (
     Architecture,
-    initial_network,
     network_shapes,
     reference_network,
     weight_shapes,
 )
 from cbam_core.costs import is_statistic
 from cbam_core.pullbacks import convolve, max_pool
-
-# Every kind of block, attention, placement, stem and head, and both places of the stride.
-TOYS = {
-    "basic": Architecture("basic", (1, 1), (4, 6), num_classes=3),
-    "basic-cbam": Architecture("basic", (2, 1), (4, 4), attention="cbam", num_classes=3),
-    "bottleneck-se": Architecture(
-        "bottleneck", (1, 1), (4, 4), group_width=64, attention="se", stride_on="1x1", num_classes=3
-    ),
-    "bottleneck-groups": Architecture(
-        "bottleneck", (1, 1), (16, 16), groups=4, group_width=8, attention="cbam", num_classes=2
-    ),
-    "tail": Architecture(
-        "basic", (1, 1), (4, 4), attention="cbam", placement="stem_and_tail", num_classes=3
-    ),
-    "cifar": Architecture(
-        "basic", (1, 1), (4, 4), stem="cifar", head="dual_pooling", widen=1.5, num_classes=3
-    ),
-    "separable": Architecture(
-        "separable", (1, 1), (4, 6), widen=0.7, attention="cbam", num_classes=3
-    ),
-    "separable-plain": Architecture(
-        "separable", (1, 2), (4, 6), head="dual_pooling", num_classes=2
-    ),
-}
-
-
-def weights_of(architecture: Architecture, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights without a zero or a one among them, and positive variances."""
-    rng = np.random.default_rng(seed)
-    drawn = initial_network(architecture, "kaiming_fan_out", seed=seed)
-    noisy = {name: array + 0.1 * rng.standard_normal(array.shape) for name, array in drawn.items()}
-    return {n: np.abs(array) if n.endswith(".var") else array for n, array in noisy.items()}
-
-
-def pictures(batch: int = 2, size: int = 21, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((batch, size, size + 2, 3))
+from tests import networks
+from tests.networks import NETWORKS, picture
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_finite_differences(name, training):
-    architecture, x = TOYS[name], pictures()
-    weights = weights_of(architecture)
+    architecture, x = NETWORKS[name], picture()
+    weights = networks.weights(architecture)
     step = reference_network.run(architecture, weights, x, training=training)
     cotangent = np.random.default_rng(1).standard_normal(step.output.shape)
     dx, gradients = step.pullback(cotangent)
@@ -206,11 +171,11 @@ def test_dual_pooling_by_hand():
     np.testing.assert_allclose(found, [[0.5 + 244, -3 * 244]], rtol=1e-14)
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_statistics_are_those_of_the_maps(name):
     """The stem's running statistics by NumPy's own mean and unbiased variance."""
-    architecture, x = TOYS[name], pictures()
-    weights = weights_of(architecture)
+    architecture, x = NETWORKS[name], picture()
+    weights = networks.weights(architecture)
     unit = architecture.stem_unit
     maps, _ = convolve(x, {"kernel": weights["stem.conv.kernel"]}, stride=unit.stride)
     trained = reference_network.run(architecture, weights, x, training=True).statistics
@@ -223,10 +188,10 @@ def test_statistics_are_those_of_the_maps(name):
 
 
 def test_a_gate_that_is_1_changes_nothing():
-    for name in ("basic-cbam", "tail", "separable"):
+    for name in ("basic_cbam", "stem_and_tail", "separable_cbam"):
         spec = {"gate": "double_sigmoid", "spatial_norm": False}
-        attended = dataclasses.replace(TOYS[name], spec=spec)
-        weights, x = weights_of(attended), pictures()
+        attended = dataclasses.replace(NETWORKS[name], spec=spec)
+        weights, x = networks.weights(attended), picture()
         for path, spec in attended.attentions():
             for leaf in weight_shapes(spec):
                 weights[f"{path}.{leaf}"] = np.zeros_like(weights[f"{path}.{leaf}"])
@@ -239,11 +204,11 @@ def test_a_gate_that_is_1_changes_nothing():
 
 
 def test_what_does_not_fit_is_refused():
-    architecture = TOYS["basic"]
-    weights = weights_of(architecture)
-    with pytest.raises(ValueError, match=r"x has shape \(1, 4, 9, 9\), expected .* \(N, H, W, 3\)"):
-        reference_network.run(architecture, weights, np.zeros((1, 4, 9, 9)))
+    architecture = NETWORKS["plain"]
+    weights = networks.weights(architecture)
+    with pytest.raises(ValueError, match=r"x has shape \(1, 3, 9, 9\), expected .* height, width, 3\)"):
+        reference_network.run(architecture, weights, np.zeros((1, 3, 9, 9)))
     with pytest.raises(ValueError, match=r"missing: stem\.conv\.kernel \(7, 7, 3, 64\)"):
-        reference_network.run(architecture, {}, pictures())
+        reference_network.run(architecture, {}, picture())
     with pytest.raises(ValueError, match=r"stage2\.block0\.norm1 sees one position in all"):
-        reference_network.run(architecture, weights, pictures(1)[:, :8, :8], training=True)
+        reference_network.run(architecture, weights, picture(8, 8)[:1], training=True)
