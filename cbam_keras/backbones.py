@@ -148,6 +148,7 @@ class PlainHead(keras.layers.Layer):
         return self.linear(keras.ops.cast(average, x.dtype))
 
 
+@keras.saving.register_keras_serializable(package="cbam")
 class DualPoolingHead(keras.layers.Layer):
     """linear(dropout(reduce([avg over space ; max over space]))): (N, H, W, C) -> (N, num_classes).
 
@@ -158,6 +159,7 @@ class DualPoolingHead(keras.layers.Layer):
         self, features: int, num_classes: int, *, dropout: float = 0.5, **options: Any
     ) -> None:
         super().__init__(**options)
+        self.features, self.num_classes = features, num_classes
         policy = self.dtype_policy
         with keras.name_scope(self.name):
             self.reduce = linear(2 * features, features, name="reduce", dtype=policy)
@@ -169,6 +171,14 @@ class DualPoolingHead(keras.layers.Layer):
         descriptors = ops.pool_space(ops.at_least_float32(x), ("avg", "max"))
         reduced = self.reduce(keras.ops.cast(keras.ops.concatenate(descriptors, -1), x.dtype))
         return self.linear(self.dropout(reduced, training=training))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "features": self.features,
+            "num_classes": self.num_classes,
+            "dropout": self.dropout.rate,
+        }
 
 
 @keras.saving.register_keras_serializable(package="cbam")

@@ -1,4 +1,4 @@
-"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages.
+"""A block or a network on NumPy arrays: what the cross-check runs, alike in all four packages.
 
 The only file that knows the backends, since Keras leaves gradients and devices to them.
 """
@@ -11,9 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from cbam_core import CBAMSpec
+from cbam_core import Architecture, CBAMSpec
 from cbam_keras.attention import CBAM
+from cbam_keras.backbones import Backbone
 from cbam_keras.weights import canonical_array, load_canonical, named_weights
+
+Module = CBAM | Backbone
 
 
 def prepare(device: str) -> None:
@@ -62,23 +65,55 @@ def evaluate(
         return differentiate(block, x, cotangent, training=training, compiled=compiled)
 
 
+def evaluate_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of a network over pictures x (N, H, W, 3), as `evaluate` gives that of a block.
+
+    Args:
+        cotangent: (N, num_classes), of the logits.
+        training: whether the network is in training mode, but without dropout, which no two
+            frameworks draw alike.
+    """
+    prepare(device)
+    with keras.device(f"{device}:0"):
+        network = Backbone(architecture, data_format="channels_last", dtype=dtype)
+        if architecture.head == "dual_pooling":
+            network.head.dropout.rate = 0.0
+        load_canonical(network, weights)
+        return differentiate(network, x, cotangent, training=training, compiled=compiled)
+
+
 def differentiate(
-    block: CBAM,
+    module: Module,
     x: np.ndarray,
     cotangent: np.ndarray,
     *,
     training: bool = False,
     compiled: bool = False,
 ) -> tuple[dict[str, np.ndarray], str]:
-    """What `evaluate` returns, of a block that is there, in the block's layout and policy."""
-    names = {id(variable): name for name, variable in named_weights(block).items()}
-    leaf, dy = (keras.ops.convert_to_tensor(array, block.compute_dtype) for array in (x, cotangent))
-    y, dx, gradients, statistics = _RUN[keras.config.backend()](block, leaf, dy, training, compiled)
+    """What `evaluate` returns, of a block or network that is there, in its layout and policy."""
+    names = {id(variable): name for name, variable in named_weights(module).items()}
+    leaf, dy = (
+        keras.ops.convert_to_tensor(array, module.compute_dtype) for array in (x, cotangent)
+    )
+    run = _RUN[keras.config.backend()]
+    y, dx, gradients, others = run(module, leaf, dy, training, compiled)
     arrays = {"output": canonical_array(y), "grad:input": canonical_array(dx)}
-    for variable, gradient in zip(block.trainable_variables, gradients, strict=True):
+    for variable, gradient in zip(module.trainable_variables, gradients, strict=True):
         arrays[f"grad:{names[id(variable)]}"] = canonical_array(gradient)
-    for variable, value in zip(block.non_trainable_variables, statistics, strict=True):
-        arrays[f"state:{names[id(variable)]}"] = canonical_array(value)
+    for variable, value in zip(module.non_trainable_variables, others, strict=True):
+        # Besides statistics there are the seeds of dropout.
+        if id(variable) in names:
+            arrays[f"state:{names[id(variable)]}"] = canonical_array(value)
     return arrays, keras.backend.standardize_dtype(y.dtype)
 
 
@@ -86,29 +121,29 @@ def differentiate(
 Pass = tuple[Any, Any, list[Any], list[Any]]
 
 
-def _run_tensorflow(block: CBAM, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
+def _run_tensorflow(module: Module, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
     import tensorflow as tf
 
-    call = tf.function(block) if compiled else block
+    call = tf.function(module) if compiled else module
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = call(x, training=training)
-    sources = [x, *(variable.value for variable in block.trainable_variables)]
+    sources = [x, *(variable.value for variable in module.trainable_variables)]
     zero = tf.UnconnectedGradients.ZERO
     dx, *gradients = tape.gradient(y, sources, cotangent, unconnected_gradients=zero)
-    return y, dx, gradients, block.non_trainable_variables
+    return y, dx, gradients, module.non_trainable_variables
 
 
-def _run_jax(block: CBAM, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
+def _run_jax(module: Module, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
     import jax
 
-    weights = [variable.value for variable in block.trainable_variables]
-    statistics = [variable.value for variable in block.non_trainable_variables]
+    weights = [variable.value for variable in module.trainable_variables]
+    others = [variable.value for variable in module.non_trainable_variables]
 
     @jax.jit
     def differentiate(weights, x, cotangent):
         def call(weights, x):
-            return block.stateless_call(weights, statistics, x, training=training)
+            return module.stateless_call(weights, others, x, training=training)
 
         y, pullback, after = jax.vjp(call, weights, x, has_aux=True)
         gradients, dx = pullback(cotangent)
@@ -117,13 +152,13 @@ def _run_jax(block: CBAM, x: Any, cotangent: Any, training: bool, compiled: bool
     return differentiate(weights, x, cotangent)
 
 
-def _run_torch(block: CBAM, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
+def _run_torch(module: Module, x: Any, cotangent: Any, training: bool, compiled: bool) -> Pass:
     import torch
 
-    weights = [variable.value for variable in block.trainable_variables]
-    y = block(x.requires_grad_(), training=training)
+    weights = [variable.value for variable in module.trainable_variables]
+    y = module(x.requires_grad_(), training=training)
     dx, *gradients = torch.autograd.grad(y, [x, *weights], cotangent, materialize_grads=True)
-    return y, dx, gradients, block.non_trainable_variables
+    return y, dx, gradients, module.non_trainable_variables
 
 
 def _prepare_tensorflow(device: str) -> bool:

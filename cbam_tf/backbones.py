@@ -150,7 +150,8 @@ class PlainHead(tf.Module):
             self.linear = Linear(features, num_classes, bias=True, name="linear", **options)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.linear(tf.reduce_mean(x, (1, 2)))
+        (average,) = ops.pool_space(ops.at_least_float32(x), ("avg",))
+        return self.linear(tf.cast(average, x.dtype))
 
 
 class DualPoolingHead(tf.Module):
@@ -175,8 +176,9 @@ class DualPoolingHead(tf.Module):
             self.linear = Linear(features, num_classes, bias=True, name="linear", **options)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        descriptors = tf.concat([tf.reduce_mean(x, (1, 2)), tf.reduce_max(x, (1, 2))], -1)
-        return self.linear(self.dropout(self.reduce(descriptors), training=training))
+        descriptors = ops.pool_space(ops.at_least_float32(x), ("avg", "max"))
+        reduced = self.reduce(tf.cast(tf.concat(descriptors, -1), x.dtype))
+        return self.linear(self.dropout(reduced, training=training))
 
 
 class Backbone(tf.Module):

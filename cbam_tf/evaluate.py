@@ -1,4 +1,4 @@
-"""A block on NumPy arrays: what the cross-check runs, the same function in all four packages."""
+"""A block or a network on NumPy arrays: what the cross-check runs, alike in all four packages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from cbam_core import STATISTICS, CBAMSpec
+from cbam_core import Architecture, CBAMSpec
+from cbam_core.costs import is_statistic
 from cbam_tf.attention import CBAM
+from cbam_tf.backbones import Backbone
 from cbam_tf.weights import canonical_array, load_canonical, named_weights
 
 
@@ -51,17 +53,54 @@ def evaluate(
     """
     with tf.device(f"/{device.upper()}:0"):
         block = CBAM.from_spec(spec, dtype=getattr(tf, dtype))
-        load_canonical(block, weights)
-        run = tf.function(block, autograph=False) if compiled else block
-        leaf = tf.cast(x, dtype)
-        variables = named_weights(block)
-        sources = {n: v for n, v in variables.items() if n not in STATISTICS} | {"input": leaf}
-        with tf.GradientTape() as tape:
-            tape.watch(leaf)
-            y = run(leaf, training=training)
-        zero = tf.UnconnectedGradients.ZERO
-        gradients = tape.gradient(y, sources, tf.cast(cotangent, y.dtype), zero)
+        return _differentiate(block, weights, x, cotangent, dtype, training, compiled)
+
+
+def evaluate_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    *,
+    dtype: str = "float32",
+    training: bool = False,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> tuple[dict[str, np.ndarray], str]:
+    """The pass of a network over pictures x (N, H, W, 3), as `evaluate` gives that of a block.
+
+    Args:
+        cotangent: (N, num_classes), of the logits.
+        training: whether the network is in training mode, but without dropout, which no two
+            frameworks draw alike.
+    """
+    with tf.device(f"/{device.upper()}:0"):
+        network = Backbone(architecture, dtype=getattr(tf, dtype))
+        if architecture.head == "dual_pooling":
+            network.head.dropout.rate = 0.0
+        return _differentiate(network, weights, x, cotangent, dtype, training, compiled)
+
+
+def _differentiate(
+    module: CBAM | Backbone,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    cotangent: np.ndarray,
+    dtype: str,
+    training: bool,
+    compiled: bool,
+) -> tuple[dict[str, np.ndarray], str]:
+    load_canonical(module, weights)
+    run = tf.function(module, autograph=False) if compiled else module
+    leaf = tf.cast(x, dtype)
+    variables = named_weights(module)
+    sources = {n: v for n, v in variables.items() if not is_statistic(n)} | {"input": leaf}
+    with tf.GradientTape() as tape:
+        tape.watch(leaf)
+        y = run(leaf, training=training)
+    zero = tf.UnconnectedGradients.ZERO
+    gradients = tape.gradient(y, sources, tf.cast(cotangent, y.dtype), zero)
     arrays = {"output": canonical_array(y)}
     arrays |= {f"grad:{name}": canonical_array(g) for name, g in gradients.items()}
-    arrays |= {f"state:{n}": canonical_array(v) for n, v in variables.items() if n in STATISTICS}
+    arrays |= {f"state:{n}": canonical_array(v) for n, v in variables.items() if is_statistic(n)}
     return arrays, y.dtype.name

@@ -126,6 +126,19 @@ def test_dropout_is_for_training(framework, training):
     assert (first == second).all() != training
 
 
+def test_the_sums_of_a_head_do_not_overflow(framework):
+    """In float16 the map that the head averages is 512 everywhere, and its sum beyond all bounds."""
+    architecture = Architecture("basic", (1,), (64,), stem="cifar", head="dual_pooling")
+    network = framework.build("Backbone", architecture, dtype="float16")
+    weights = framework.package.to_canonical(network)
+    ones = {name: np.ones_like(w) for name, w in weights.items() if name.endswith((".var", "bias"))}
+    zeros = {name: np.zeros_like(w) for name, w in weights.items() if name not in ones}
+    framework.package.load_canonical(network, zeros | ones | {"stem.norm.bias": np.full(64, 512.0)})
+    y = framework.call(network, np.zeros((1, 112, 112, 3), np.float16))
+    assert y.dtype == np.float16
+    assert np.isfinite(y).all()
+
+
 @pytest.mark.parametrize("scheme", ["authors", "identity"])
 def test_initial_values_are_those_of_the_core(framework, scheme):
     gate = "double_sigmoid" if scheme == "identity" else "sigmoid"
