@@ -81,10 +81,17 @@ def initial_network(
         for name, shape in network_shapes(architecture).items()
     }
     for path, spec in architecture.attentions():
-        own = int(_generator(seed, path).integers(2**31))
-        drawn = initial_weights(spec, scheme, seed=own)
+        drawn = initial_at(path, spec, scheme, seed=seed)
         weights |= {f"{path}.{name}": array for name, array in drawn.items()}
     return weights
+
+
+def initial_at(
+    path: str, spec: CBAMSpec, scheme: str = "authors", *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """The `initial_weights` of an attention in a network, whose path has a part in the seed."""
+    own = int(_generator(seed, path).integers(2**31))
+    return initial_weights(spec, scheme, seed=own)
 
 
 def _check_scheme(scheme: str) -> None:

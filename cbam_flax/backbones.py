@@ -20,7 +20,7 @@ from flax import nnx
 from flax.typing import Dtype
 from jax import Array
 
-from cbam_core import Architecture, CBAMSpec, initial_network
+from cbam_core import Architecture, CBAMSpec, check_pictures, initial_network
 from cbam_core.architectures import (
     NORM_EPS,
     NORM_MOMENTUM,
@@ -148,14 +148,18 @@ class Backbone(nnx.Module):
         architecture: what to build.
         features_only: whether the head is left out and a call gives the maps of the stem and
             of every stage, as detectors want them.
-        dtype: of the computation and the output; None for that of the input and the parameters
-            together.
+        dtype: of the computation and the output, to which the input is cast; None for that of the
+            input and the parameters together.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which the norms take their statistics.
         rngs: for the parameters' initial values, and for a head's dropout.
 
     Shape:
         x (N, H, W, 3) -> logits (N, num_classes), or a list of maps (N, H', W', C).
+
+    Raises:
+        TypeError, ValueError: an x of another rank, width or dtype, or too small for batch
+            statistics.
 
     Example:
         >>> import jax.numpy as jnp
@@ -177,7 +181,7 @@ class Backbone(nnx.Module):
         axis_name: str | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        self.architecture, self.features_only = architecture, features_only
+        self.architecture, self.features_only, self.dtype = architecture, features_only, dtype
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         with_norm = {**options, "axis_name": axis_name}
         self.stem = Stem(architecture, **with_norm)
@@ -192,6 +196,8 @@ class Backbone(nnx.Module):
 
     def features(self, x: Array) -> list[Array]:
         """The map behind the stem and behind each stage, the last with the tail's attention."""
+        x = jnp.asarray(x, self.dtype)
+        check_pictures(x.shape, x.dtype, channel_axis=-1)
         maps = [self.stem(x)]
         for number in range(1, len(self.architecture.depths) + 1):
             maps.append(getattr(self, f"stage{number}")(maps[-1]))
@@ -228,7 +234,7 @@ def attention(spec: CBAMSpec | None, **options: Any) -> Callable[[Array], Array]
 
 
 def projection(unit: Unit | None, **options: Any) -> Callable[[Array], Array]:
-    """The shortcut of a unit; the identity where there is none."""
+    """The shortcut of a block; the identity where it is x itself."""
     return Projection(unit, **options) if unit else jax.nn.identity
 
 
@@ -279,17 +285,22 @@ def build(
         head=head,
         **fields,
     )
-    network = Backbone(
-        architecture,
-        features_only=features_only,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        axis_name=axis_name,
-        rngs=rngs,
+    options: dict[str, Any] = {
+        "features_only": features_only,
+        "dtype": dtype,
+        "param_dtype": param_dtype,
+        "axis_name": axis_name,
+    }
+    if init is None:
+        return Backbone(architecture, rngs=rngs, **options)
+    # Only the shapes: what draws other values would take JAX long to compile.
+    network = nnx.eval_shape(
+        lambda: Backbone(architecture, rngs=nnx.Rngs(params=0, dropout=0), **options)
     )
-    if init is not None:
-        drawn = initial_network(architecture, init, seed=seed)
-        load_canonical(network, {name: drawn[name] for name in shapes_of(network)})
+    drawn = initial_network(architecture, init, seed=seed)
+    load_canonical(network, {name: drawn[name] for name in shapes_of(network)})
+    if head == "dual_pooling" and not features_only:
+        nnx.reseed(network, dropout=rngs.dropout())
     return network
 
 

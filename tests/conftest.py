@@ -38,9 +38,9 @@ def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None
     if inside and not name:
         return True
     if inside and collection_path.name.startswith("test_") and name:
-        # test_keras.py and test_keras_backbones.py are for every keras-*, those without a
+        # test_keras.py, test_keras_backbones.py and so on are for every keras-*, those without a
         # framework's name for all.
-        owner = collection_path.stem.removeprefix("test_").removesuffix("_backbones")
+        owner = collection_path.stem.split("_")[1]
         shared = ("backbones", "conformance", "files", "identify", "recorded")
         return owner not in (*shared, name, name.partition("-")[0])
     return None

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
-from cbam_core import Architecture, CBAMSpec
+from cbam_core import Architecture, CBAMSpec, check_pictures
 from cbam_core.architectures import (
     NORM_EPS,
     NORM_MOMENTUM,
@@ -190,8 +190,8 @@ class Backbone(Part):
         architecture: what to build.
         features_only: whether the head is left out and a call gives the maps of the stem and
             of every stage, as detectors want them.
-        dtype: of the computation and the output; None for that of the input and the parameters
-            together.
+        dtype: of the computation and the output, to which the input is cast; None for that of the
+            input and the parameters together.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which the norms take their statistics.
         use_running_average: whether the norms use their running statistics and not those of the
@@ -199,6 +199,10 @@ class Backbone(Part):
 
     Shape:
         x (N, H, W, 3) -> logits (N, num_classes), or a list of maps (N, H', W', C).
+
+    Raises:
+        TypeError, ValueError: an x of another rank, width or dtype, or too small for batch
+            statistics.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -230,6 +234,8 @@ class Backbone(Part):
 
     def features(self, x: Array, use_running_average: bool | None = None) -> list[Array]:
         """The map behind the stem and behind each stage, the last with the tail's attention."""
+        x = jnp.asarray(x, self.dtype)
+        check_pictures(x.shape, x.dtype, channel_axis=-1)
         fixed = self.is_evaluating(use_running_average)
         maps = [self.stem(x, fixed)]
         for number in range(1, len(self.architecture.depths) + 1):
@@ -273,7 +279,7 @@ def attention(spec: CBAMSpec | None, **options: Any) -> Callable[[Array, bool], 
 
 
 def projection(unit: Unit | None, **options: Any) -> Callable[[Array, bool], Array]:
-    """The shortcut of a unit; the identity where there is none."""
+    """The shortcut of a block; the identity where it is x itself."""
     return Projection(unit, **options) if unit else identity
 
 

@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 
 import cbam_flax
 from cbam_core import STATISTICS, reference, weight_shapes
-from cbam_flax import ops
+from cbam_flax import layers, ops
 from tests import specs
 from tests.compare import assert_equal
 from tests.frameworks.adapters import flax_adapter
@@ -246,6 +246,22 @@ def test_a_maximum_splits_its_gradient_evenly():
     assert_close(by_space, np.where(x == 0, 1 / 5, 0.0), 1e-15)
     by_channels = jax.grad(lambda x: ops.pool_channels(x)[1].sum())(x)
     assert_close(by_channels, np.full(x.shape, 1 / 4), 1e-15)
+
+
+def test_a_gradient_finds_a_maximum_that_was_computed_twice():
+    """XLA computes a normalised map anew for each use, with fused multiply-adds or without."""
+    rng = np.random.default_rng(0)
+    x, other, cotangent = (jnp.asarray(rng.standard_normal((2, 5, 6, 24))) for _ in range(3))
+
+    def normalize(x):
+        return layers.normalize(x, *layers.moments(x), 1.0, 0.0, 1e-5)
+
+    def run(x, other):
+        y = normalize(x) * ops.max(normalize(x), (1, 2)) + normalize(other)
+        return (ops.relu(y) * cotangent).sum()
+
+    gradient = jax.grad(run)
+    assert_close(jax.jit(gradient)(x, other), gradient(x, other), 1e-12)
 
 
 def test_kinks_have_gradient_0():
