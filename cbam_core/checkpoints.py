@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cbam_core import blocks, containers
-from cbam_core.blocks import Block
+from cbam_core import containers
 from cbam_core.contents import CheckpointError, Contents
 from cbam_core.dialects import Dialect, named
-from cbam_core.nestings import unwrap
+from cbam_core.finding import blocks
+from cbam_core.finding.blocks import Block
+from cbam_core.finding.nestings import unwrap
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import as_canonical, check_weights, weight_shapes
 

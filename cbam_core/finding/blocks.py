@@ -8,15 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from cbam_core.claims import only
 from cbam_core.dialects import DIALECTS, Dialect, named
 from cbam_core.dialects.dialect import gates_of
-from cbam_core.groups import Group, Match, Spelling, alike, by_prefix, largest, matches, spellings
-from cbam_core.in_order import in_order, without_a_block
-from cbam_core.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of, widens
+from cbam_core.finding.claims import only
+from cbam_core.finding.groups import (
+    Group,
+    Match,
+    Spelling,
+    alike,
+    by_prefix,
+    largest,
+    matches,
+    spellings,
+)
+from cbam_core.finding.in_order import in_order, without_a_block
+from cbam_core.finding.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of, widens
+from cbam_core.finding.strays import refuse_halves, unshared_mlps
+from cbam_core.finding.tree import Tree
 from cbam_core.spec import CBAMSpec
-from cbam_core.strays import refuse_halves, unshared_mlps
-from cbam_core.tree import Tree
 from cbam_core.weights import FLOATS, as_canonical, weight_shapes
 
 
