@@ -116,7 +116,9 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
 def _in_file(block: Block, names: Mapping[str, str]) -> Block:
     """The block with the names that its arrays have in the file, nestings and all."""
     own = {canonical: names[name] for canonical, name in block.names.items()}
-    return replace(block, names=own, counters=tuple(names[name] for name in block.counters))
+    bare, whole = next((name, names[name]) for name in block.names.values())
+    counters = {names[name]: array for name, array in block.counters.items()}
+    return replace(block, names=own, counters=counters, around=whole[: whole.rindex(bare)])
 
 
 def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec: CBAMSpec) -> None:
@@ -157,21 +159,22 @@ def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
             for leaf, shape in weight_shapes(spec).items()
             for name in [f"{path}.{leaf}" if path else leaf]
         }
-        own = {name: array for name, array in contents.arrays.items() if name in shapes}
+        in_file = {bare: name for bare, name in unwrap(contents.arrays).items() if bare in shapes}
+        own = {bare: contents.arrays[name] for bare, name in in_file.items()}
         # A file of one block is strict; in a network other layers stand beside the blocks.
         strict = contents.arrays if "spec" in contents.metadata else own
         check_weights({name: shape for name, (_, _, shape) in shapes.items()}, strict)
+        for name, array in own.items():
+            blocks.check_values(name, array)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid CBAM: {error}") from error
-    weights: dict[str, dict[str, np.ndarray]] = {place: {} for place in specs}
+    found = {place: Block("canonical", spec, {}, {}, {}, {}) for place, spec in specs.items()}
     for name, (place, leaf, _) in shapes.items():
-        weights[place][leaf] = own[name]
-    found_blocks = {}
-    for place, spec in specs.items():
-        names = {leaf: f"{place}.{leaf}" if place else leaf for leaf in weights[place]}
-        found_blocks[place] = Block("canonical", spec, weights[place], names, (), {})
-    rest = {name: array for name, array in contents.arrays.items() if name not in own}
-    return Checkpoint(os.fspath(path), found_blocks, rest, contents.facts)
+        found[place].weights[leaf], found[place].names[leaf] = own[name], name
+    found = {place: _in_file(block, in_file) for place, block in found.items()}
+    taken = set(in_file.values())
+    rest = {name: array for name, array in contents.arrays.items() if name not in taken}
+    return Checkpoint(os.fspath(path), found, rest, contents.facts)
 
 
 def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:

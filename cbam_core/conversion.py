@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cbam_core import containers
-from cbam_core.checkpoints import FORMAT, read
+from cbam_core.checkpoints import FORMAT, Checkpoint, read
 from cbam_core.contents import CheckpointError, Contents
 from cbam_core.dialects import Dialect, named
 from cbam_core.expression import express, spell
@@ -58,7 +58,8 @@ def convert(
         fold: whether a norm that the target's dialect has not is folded into the convolution,
             which is exact in evaluation.
         fill: whether biases that the target's dialect always has are written as zeros.
-        keep_rest: whether what belongs to no block goes along, under its own names.
+        keep_rest: whether what belongs to no block goes along, under its own names; then the blocks
+            keep what is around theirs ("state_dict/module."), so that the file loads as before.
         on_step: called with what is done next, for progress.
         fields: of the source's spec, what no array shows.
 
@@ -77,8 +78,10 @@ def convert(
             blocks[path] = express(block.spec, block.weights, goal, fold=fold, fill=fill)
         except ValueError as error:
             raise CheckpointError(source, f"the block at {path!r}: {error}") from error
-    arrays = spell(blocks, goal)
     rest = dict(found.rest) if keep_rest else {}
+    # Alone, a block needs nothing around its names; beside others it stays where it was.
+    around = {path: block.around if rest else "" for path, block in found.blocks.items()}
+    arrays = _spelled(blocks, around, goal, _batches(found))
     twice = sorted(arrays.keys() & rest.keys())
     if twice:
         raise CheckpointError(source, f"holds {', '.join(twice)} besides a block of that name")
@@ -90,6 +93,27 @@ def convert(
     dropped = [] if keep_rest else [*found.rest, *found.facts]
     written = {path: (block.dialect, specs[path]) for path, block in found.blocks.items()}
     return Conversion(kind.name, goal.name, written, [*rest, *facts], dropped)
+
+
+def _spelled(
+    blocks: Mapping[str, tuple[CBAMSpec, dict[str, np.ndarray]]],
+    around: Mapping[str, str],
+    goal: Dialect,
+    batches: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """The arrays of all blocks, by the names that `goal` has for them behind what is around."""
+    arrays = {}
+    for where in dict.fromkeys(around.values()):
+        own = {path: block for path, block in blocks.items() if around[path] == where}
+        arrays |= {where + name: array for name, array in spell(own, goal, batches).items()}
+    return arrays
+
+
+def _batches(found: Checkpoint) -> dict[str, np.ndarray]:
+    """Path -> how many batches the block's norm has seen, where the file says so."""
+    return {
+        path: batches for path, block in found.blocks.items() for batches in block.counters.values()
+    }
 
 
 def _one(dialect: str) -> Dialect:

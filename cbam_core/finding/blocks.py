@@ -37,17 +37,20 @@ class Block:
         dialect: the name of the dialect in which it is written.
         spec, weights: what it is, and its canonical weights.
         names: canonical name -> the name in the file.
-        counters: names in the file that belong to the block and are no weights.
+        counters: name in the file -> array, of what belongs to the block and is no weight: the
+            batches that a PyTorch norm has seen.
         unseen: the fields of the spec that no array shows -> who says what they are: "dialect" if
             its code fixes them, "default" if its users choose them, "caller" if they were passed.
+        around: what the file has in front of the block's path, such as "state_dict/module.".
     """
 
     dialect: str
     spec: CBAMSpec
     weights: dict[str, np.ndarray]
     names: dict[str, str]
-    counters: tuple[str, ...]
+    counters: dict[str, np.ndarray]
     unseen: dict[str, str]
+    around: str = ""
 
 
 def find(
@@ -176,15 +179,17 @@ def _block(group: Group, tree: Tree, fields: Fields) -> Block:
     read = weights_of(group, tree)
     weights = {leaf: as_canonical(read[leaf]) for leaf in weight_shapes(spec)}
     for leaf, weight in weights.items():
-        is_float = weight.dtype.name in FLOATS
-        if not is_float or not np.isfinite(weight).all():
-            wrong = "values that are not finite" if is_float else f"dtype {weight.dtype}"
-            raise ValueError(
-                f"holds a block at {group.path!r} whose {names[leaf]} has {wrong}; expected "
-                f"finite values of {', '.join(FLOATS)}"
-            )
-    counters = tuple(tree.in_file[name] for name in group.counters(tree))
+        check_values(f"holds a block at {group.path!r} whose {names[leaf]}", weight)
+    counters = {tree.in_file[name]: tree[name] for name in group.counters(tree)}
     return Block(group.dialect.name, spec, weights, names, counters, dict(unseen))
+
+
+def check_values(what: str, weight: np.ndarray) -> None:
+    """Raise a ValueError, in which it is called `what`, if an array can't be a weight."""
+    is_float = weight.dtype.name in FLOATS
+    if not is_float or not np.isfinite(weight).all():
+        wrong = "values that are not finite" if is_float else f"dtype {weight.dtype}"
+        raise ValueError(f"{what} has {wrong}; expected finite values of {', '.join(FLOATS)}")
 
 
 def _refuse_parts(groups: list[Group], tree: Tree, blocks: Mapping[str, Block]) -> None:
