@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cbam_core import blocks, containers
+from cbam_core import containers
 from cbam_core.architectures import Architecture, network_shapes
-from cbam_core.blocks import Block
 from cbam_core.contents import CheckpointError, Contents
 from cbam_core.dialects import Dialect, named
-from cbam_core.nestings import unwrap
+from cbam_core.finding import blocks
+from cbam_core.finding.blocks import Block
+from cbam_core.finding.nestings import unwrap
 from cbam_core.networks.finding import find_network
 from cbam_core.networks.network import Network, canonical_network
 from cbam_core.spec import CBAMSpec
@@ -144,7 +145,9 @@ def _names(owners: Iterable[Block | Network]) -> set[str]:
 def _in_file(owner: Owner, names: Mapping[str, str]) -> Owner:
     """The block or network with the names that its arrays have in the file, nestings and all."""
     own = {canonical: names[name] for canonical, name in owner.names.items()}
-    return replace(owner, names=own, counters=tuple(names[name] for name in owner.counters))
+    bare, whole = next((name, names[name]) for name in owner.names.values())
+    counters = {names[name]: array for name, array in owner.counters.items()}
+    return replace(owner, names=own, counters=counters, around=whole[: whole.rindex(bare)])
 
 
 def write(
@@ -179,10 +182,10 @@ def write(
 
 def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
     """A file with the spec in its metadata, which leaves nothing to find out."""
-    found = contents.metadata["cbam_format"]
-    if found != FORMAT:
+    form = contents.metadata["cbam_format"]
+    if form != FORMAT:
         raise CheckpointError(
-            path, f"has cbam_format={found!r} in its metadata, expected {FORMAT!r}"
+            path, f"has cbam_format={form!r} in its metadata, expected {FORMAT!r}"
         )
     if "architecture" in contents.metadata:
         return _canonical_network(path, contents)
@@ -194,21 +197,22 @@ def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
             for leaf, shape in weight_shapes(spec).items()
             for name in [f"{path}.{leaf}" if path else leaf]
         }
-        own = {name: array for name, array in contents.arrays.items() if name in shapes}
+        in_file = {bare: name for bare, name in unwrap(contents.arrays).items() if bare in shapes}
+        own = {bare: contents.arrays[name] for bare, name in in_file.items()}
         # A file of one block is strict; in a network other layers stand beside the blocks.
         strict = contents.arrays if "spec" in contents.metadata else own
         check_weights({name: shape for name, (_, _, shape) in shapes.items()}, strict)
+        for name, array in own.items():
+            blocks.check_values(name, array)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid CBAM: {error}") from error
-    weights: dict[str, dict[str, np.ndarray]] = {place: {} for place in specs}
+    found = {place: Block("canonical", spec, {}, {}, {}, {}) for place, spec in specs.items()}
     for name, (place, leaf, _) in shapes.items():
-        weights[place][leaf] = own[name]
-    found_blocks = {}
-    for place, spec in specs.items():
-        names = {leaf: f"{place}.{leaf}" if place else leaf for leaf in weights[place]}
-        found_blocks[place] = Block("canonical", spec, weights[place], names, (), {})
-    rest = {name: array for name, array in contents.arrays.items() if name not in own}
-    return Checkpoint(os.fspath(path), found_blocks, rest, contents.facts)
+        found[place].weights[leaf], found[place].names[leaf] = own[name], name
+    found = {place: _in_file(block, in_file) for place, block in found.items()}
+    taken = set(in_file.values())
+    rest = {name: array for name, array in contents.arrays.items() if name not in taken}
+    return Checkpoint(os.fspath(path), found, rest, contents.facts)
 
 
 def _canonical_network(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:

@@ -69,7 +69,8 @@ def convert(
         fold: whether a norm that the target's dialect has not is folded into the convolution,
             which is exact in evaluation.
         fill: whether biases that the target's dialect always has are written as zeros.
-        keep_rest: whether what belongs to no block goes along, under its own names.
+        keep_rest: whether what belongs to no block goes along, under its own names; then the blocks
+            keep what is around theirs ("state_dict/module."), so that the file loads as before.
         on_step: called with what is done next, for progress.
         fields: of the source's spec, what no array shows.
 
@@ -86,7 +87,8 @@ def convert(
     rest = dict(found.rest) if keep_rest else {}
     try:
         if isinstance(found.network, Network) and (goal.name == "canonical" or network_goal):
-            written = _network(found.network, network_goal, fold=fold, fill=fill)
+            around = found.network.around if rest else ""
+            written = _network(found.network, network_goal, around, fold=fold, fill=fill)
         else:
             written = _blocks(found, goal, fold=fold, fill=fill, alone=not rest)
     except ValueError as error:
@@ -115,7 +117,7 @@ class _Written:
 
 
 def _network(
-    network: Network, dialect: NetworkDialect | None, *, fold: bool, fill: bool
+    network: Network, dialect: NetworkDialect | None, around: str, *, fold: bool, fill: bool
 ) -> _Written:
     """A whole network, canonical or in a dialect."""
     architecture = network.architecture
@@ -125,7 +127,8 @@ def _network(
         specs = dict(architecture.attentions())
         arrays = {name: as_canonical(array) for name, array in network.weights.items()}
     else:
-        arrays, specs = spell_network(network, dialect, fold=fold, fill=fill)
+        spelled, specs = spell_network(network, dialect, fold=fold, fill=fill)
+        arrays = {around + name: array for name, array in spelled.items()}
         metadata = {}
     in_source = {network.places[path]: spec for path, spec in specs.items()}
     return _Written(arrays, in_source, metadata, architecture)
@@ -146,9 +149,33 @@ def _blocks(
             blocks[path] = express(block.spec, block.weights, dialect, fold=fold, fill=fill)
         except ValueError as error:
             raise ValueError(f"the block at {path!r}: {error}") from error
+    # Alone, a block needs nothing around its names; beside others it stays where it was.
+    around = {path: "" if alone else block.around for path, block in found.blocks.items()}
+    arrays = _spelled(blocks, around, dialect, _batches(found))
     specs = {path: spec for path, (spec, _) in blocks.items()}
     metadata = _metadata(specs, alone=alone) if dialect.name == "canonical" else {}
-    return _Written(spell(blocks, dialect), specs, metadata)
+    return _Written(arrays, specs, metadata)
+
+
+def _spelled(
+    blocks: Mapping[str, tuple[CBAMSpec, dict[str, np.ndarray]]],
+    around: Mapping[str, str],
+    goal: Dialect,
+    batches: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """The arrays of all blocks, by the names that `goal` has for them behind what is around."""
+    arrays: dict[str, np.ndarray] = {}
+    for where in dict.fromkeys(around.values()):
+        own = {path: block for path, block in blocks.items() if around[path] == where}
+        arrays |= {where + name: array for name, array in spell(own, goal, batches).items()}
+    return arrays
+
+
+def _batches(found: Checkpoint) -> dict[str, np.ndarray]:
+    """Path -> how many batches the block's norm has seen, where the file says so."""
+    return {
+        path: batches for path, block in found.blocks.items() for batches in block.counters.values()
+    }
 
 
 def _one(dialect: str) -> Dialect:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cbam_core.architectures import Architecture, attention_fields, network_shapes
-from cbam_core.blocks import Block
+from cbam_core.finding.blocks import Block, check_values
 from cbam_core.networks.dialects import NETWORK_DIALECTS, NetworkDialect
 from cbam_core.networks.naming import ENDS, counters_of, leaves_of
 from cbam_core.networks.network import Network, check_depth
@@ -43,19 +43,25 @@ def find_network(arrays: Arrays, blocks: Mapping[str, Block]) -> Network:
         if name in arrays and layout.fits(arrays[name].shape)
     }
     check_weights({canonical: shapes[canonical] for canonical in leaves}, read)
-    counters = [name for name in counters_of(leaves) if name in arrays]
+    for canonical, array in read.items():
+        check_values(leaves[canonical][0], array)
+    counted = {path: name for path, name in counters_of(leaves).items() if name in arrays}
+    counters = {name: arrays[name] for name in counted.values()}
+    batches = {path: arrays[name] for path, name in counted.items()}
     for canonical, at in places.items():
         block = blocks[at]
         read |= {f"{canonical}.{leaf}": array for leaf, array in block.weights.items()}
         names |= {f"{canonical}.{leaf}": name for leaf, name in block.names.items()}
-        counters += block.counters
-    others = arrays.keys() - names.values() - {*counters}
+        counters |= block.counters
+        for array in block.counters.values():
+            batches[canonical] = array
+    others = arrays.keys() - names.values() - counters.keys()
     if others:
         raise ValueError(
             f"{len(others)} arrays are of no layer of such a network: {_some(sorted(others))}"
         )
     in_order = {name: read[name] for name in shapes if name in read}
-    return Network(dialect.name, architecture, in_order, names, places, tuple(counters))
+    return Network(dialect.name, architecture, in_order, names, places, counters, batches)
 
 
 def _dialect(arrays: Arrays, blocks: Mapping[str, Block]) -> NetworkDialect:

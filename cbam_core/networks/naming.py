@@ -18,8 +18,6 @@ _NORM = {
     "var": ("running_var", VECTOR),
 }
 _LINEAR = {"kernel": ("weight", OUT_IN), "bias": ("bias", VECTOR)}
-# What a PyTorch norm counts, besides its weights.
-_COUNTER = "num_batches_tracked"
 
 
 def leaves_of(
@@ -55,9 +53,13 @@ def _layers(
         yield unit.norm, norm, _NORM
 
 
-def counters_of(leaves: Mapping[str, tuple[str, Layout]]) -> list[str]:
-    means = (name for canonical, (name, _) in leaves.items() if canonical.endswith(".mean"))
-    return [name.replace("running_mean", _COUNTER) for name in means]
+def counters_of(leaves: Mapping[str, tuple[str, Layout]]) -> dict[str, str]:
+    """Canonical path of a norm -> name of what PyTorch's norms count."""
+    return {
+        canonical.removesuffix(".mean"): name.replace("running_mean", "num_batches_tracked")
+        for canonical, (name, _) in leaves.items()
+        if canonical.endswith(".mean")
+    }
 
 
 def attention_path(dialect: NetworkDialect, canonical: str) -> str:

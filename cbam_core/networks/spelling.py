@@ -35,10 +35,12 @@ def spell_network(
         name: layout.write(network.weights[canonical], 2)
         for canonical, (name, layout) in leaves.items()
     }
-    arrays |= {name: np.zeros((), np.int64) for name in counters_of(leaves)}
+    none = np.zeros((), np.int64)
+    arrays |= {name: network.batches.get(path, none) for path, name in counters_of(leaves).items()}
     ends = architecture.placement == "stem_and_tail"
     goal = DIALECTS["luuuyi" if ends else dialect.name] if architecture.attention else None
     blocks, specs = {}, {}
+    batches: dict[str, np.ndarray] = {}
     for path, spec in architecture.attentions():
         assert goal is not None
         own = {leaf: network.weights[f"{path}.{leaf}"] for leaf in weight_shapes(spec)}
@@ -46,8 +48,10 @@ def spell_network(
             specs[path], weights = express(spec, own, goal, fold=fold, fill=fill)
         except ValueError as error:
             raise ValueError(f"the attention at {path!r}: {error}") from error
-        blocks[ENDS[path] if ends else attention_path(dialect, path)] = (specs[path], weights)
-    return arrays | (spell(blocks, goal) if goal else {}), specs
+        at = ENDS[path] if ends else attention_path(dialect, path)
+        blocks[at] = (specs[path], weights)
+        batches |= {at: network.batches[path]} if path in network.batches else {}
+    return arrays | (spell(blocks, goal, batches) if goal else {}), specs
 
 
 def _problems(architecture: Architecture, dialect: NetworkDialect) -> list[str]:

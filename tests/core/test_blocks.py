@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import cbam_core
 from cbam_core import DIALECTS, CBAMSpec, CheckpointError, blocks
-from cbam_core.nestings import unwrap
+from cbam_core.finding.nestings import unwrap
 from tests.dialects import EXAMPLES, Example
 
 NETWORKS = Path(__file__).parent.parent / "data" / "networks"

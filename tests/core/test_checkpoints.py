@@ -104,6 +104,19 @@ def test_a_foreign_safetensors_file_is_named_as_such(tmp_path):
         cbam_core.read(path)
 
 
+def test_values_that_are_not_finite_are_refused_in_a_file_of_our_own(tmp_path):
+    path, spec = tmp_path / "a.safetensors", CBAMSpec(8, order="channel")
+    weights = cbam_core.initial_weights(spec)
+    weights["channel.expand.kernel"][0, 0] = np.nan
+    cbam_core.write(path, weights, spec)
+    with pytest.raises(CheckpointError) as caught:
+        cbam_core.read(path)
+    assert str(caught.value) == (
+        f"{path}: holds no valid CBAM: channel.expand.kernel has values that are not finite; "
+        f"expected finite values of float64, float32, float16, bfloat16"
+    )
+
+
 def test_a_dtype_that_numpy_lacks_is_a_checkpoint_error(tmp_path):
     header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
     path = tmp_path / "f8.safetensors"

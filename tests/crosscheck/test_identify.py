@@ -54,7 +54,9 @@ def test_what_it_finds_computes_the_same(name):
 
 def state(module):
     """All that could have changed, with tensors as bytes."""
-    tensors = {n: bytes(t.detach().flatten().view(torch.uint8)) for n, t in module.state_dict().items()}
+    tensors = {
+        n: bytes(t.detach().flatten().view(torch.uint8)) for n, t in module.state_dict().items()
+    }
     modes = [part.training for part in module.modules()]
     attributes = [list(vars(part).items()) for part in module.modules()]
     kept = [(name, id(value)) for own in attributes for name, value in own]

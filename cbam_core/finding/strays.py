@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping
 
 from cbam_core.dialects.layouts import Shape
-from cbam_core.tree import Tree
+from cbam_core.finding.tree import Tree
 
 # Beside means: below one of so many modules around the convolution that have so few arrays.
 _LEVELS, _ARRAYS = 4, 200

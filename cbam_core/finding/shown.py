@@ -10,9 +10,9 @@ import numpy as np
 
 from cbam_core.dialects.dialect import GATES, gates_of
 from cbam_core.dialects.layouts import Shape
-from cbam_core.groups import Group, Spelling
+from cbam_core.finding.groups import Group, Spelling
+from cbam_core.finding.tree import Tree
 from cbam_core.spec import CHANNEL_FIELDS, SPATIAL_FIELDS, CBAMSpec, fields_read
-from cbam_core.tree import Tree
 from cbam_core.weights import weight_shapes
 
 # Canonical name -> the shape that its array has in the file; fields of a spec. Both as pairs, so
