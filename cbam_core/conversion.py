@@ -30,6 +30,7 @@ class Conversion:
 
     Attributes:
         container, dialect: of the target.
+        source_dialect: in which the source was read; several are joined by commas.
         blocks: path -> (dialect it was read in, spec it was written with).
         carried, dropped: names in the source of what belongs to no block, and in a network to no
             layer.
@@ -42,6 +43,7 @@ class Conversion:
     carried: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     network: Architecture | None = None
+    source_dialect: str = ""
 
 
 def convert(
@@ -103,7 +105,8 @@ def convert(
     dropped = [] if keep_rest else [*found.rest, *found.facts]
     blocks = {path: (block.dialect, written.specs[path]) for path, block in found.blocks.items()}
     name = network_goal.name if written.network and network_goal else goal.name
-    return Conversion(kind.name, name, blocks, [*rest, *facts], dropped, written.network)
+    carried, own = [*rest, *facts], found.dialect
+    return Conversion(kind.name, name, blocks, carried, dropped, written.network, own)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,9 @@ def plan(
         return architecture, drawn
     found = _read(weights)
     _check_factory(name, found)
-    is_head_new = given.pop("head", None) == "new" or features_only
+    is_head_new = features_only or given.get("head") == "new"
+    if given.get("head") == "new":
+        del given["head"]
     architecture = _as_given(found, given, is_head_new)
     values = {
         name: array

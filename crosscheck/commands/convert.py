@@ -23,6 +23,8 @@ cbam convert official.pth.tar block.weights.h5 --to cbam_keras
 
 cbam convert official.pth block.pth --to elbuco1 --fold    the norm goes into the convolution
 
+cbam convert RESNET50_CBAM.pth.tar net.safetensors       for cbam_keras.resnet50(weights=...)
+
 cbam convert weights.h5 block.pth --from kobiso_keras --to luuuyi
 
 [bold]Exit codes[/bold]
@@ -64,7 +66,7 @@ def command(
         bool, typer.Option("--keep-rest", help="Carry along what belongs to no block.")
     ] = False,
 ) -> None:
-    """Write the blocks of SRC to DST, whole or not at all."""
+    """Write the blocks of SRC, or its whole network, to DST, whole or not at all."""
     given = options.spec_fields(fields or [])
     errors = Console(stderr=True)
     try:
@@ -89,8 +91,12 @@ def command(
 
 
 def show(done: Conversion, target: Path, console: Console) -> None:
-    for path, (dialect, spec) in done.blocks.items():
+    blocks = done.blocks if done.network is None else {}
+    for path, (dialect, spec) in blocks.items():
         line = f"{path or 'the block'}: {dialect} -> {done.dialect}, {spec!r}"
+        console.print(escape(line), highlight=False)
+    if done.network is not None:
+        line = f"the whole network: {done.source_dialect} -> {done.dialect}, {done.network}"
         console.print(escape(line), highlight=False)
     if done.carried:
         console.print(f"carried along: {_names(done.carried)}", highlight=False)

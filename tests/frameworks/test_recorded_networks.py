@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 import cbam_core
@@ -13,6 +16,8 @@ from tests.compare import assert_equal
 from tests.recorded_networks import NETWORKS
 
 LIMITS = {"float64": 1e-9, "float32": 1e-4}
+# A change of its weights by 3e-8 of each moves these logits by 1.5e-4 of the largest, in float64.
+ILL_CONDITIONED = {("luuuyi_resnet50_cbam", "float32"): 5e-4}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,8 @@ def test_logits_are_the_recorded_ones(framework, checkpoint, name, dtype):
     network = framework.build(recorded.factory, weights=checkpoint(name), dtype=dtype)
     logits = framework.call(network, recorded.pictures().astype(dtype))
     expected = recorded.results()["logits"].astype(dtype)
-    assert_equal({"logits": logits}, {"logits": expected}, LIMITS[dtype])
+    limit = ILL_CONDITIONED.get((name, dtype), LIMITS[dtype])
+    assert_equal({"logits": logits}, {"logits": expected}, limit)
 
 
 @pytest.mark.parametrize("name", ["official_resnet18_cifar100", "luuuyi_resnet18_cbam"])
@@ -51,3 +57,20 @@ def test_every_stage_has_the_recorded_means(framework, checkpoint, name):
     means = {f"layer{n}_mean": y.mean((1, 2)) for n, y in enumerate(maps, 1)}
     expected = {name: array for name, array in recorded.results().items() if name in means}
     assert_equal(means, expected, 1e-9)
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory):
+    """The files of pytorchcv's cbam_resnet18, a network that nobody here wrote."""
+    folder = tmp_path_factory.mktemp("pytorchcv")
+    subprocess.run([sys.executable, "-m", "tests.pytorchcv_peer", folder], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_agrees_with_pytorchcv_on_photographs(framework, peer, dtype):
+    network = framework.build("resnet18", weights=peer / "network.pth", dtype=dtype)
+    with np.load(peer / "arrays.npz") as file:
+        pictures, expected = (file[name].astype(dtype) for name in ("pictures", "logits"))
+    logits = framework.call(network, pictures)
+    assert_equal({"logits": logits}, {"logits": expected}, LIMITS[dtype])
