@@ -299,7 +299,7 @@ def test_a_network_of_any_width_comes_from_its_file(tmp_path, name, widen):
     cbam_core.write(path, a_network(architecture).weights, architecture)
     assert planned(path, name)[0] == architecture
     assert planned(path, name, widen=widen)[0] == architecture
-    with pytest.raises(ValueError, match="widen=1.25"):
+    with pytest.raises(ValueError, match=r"widen=1\.25"):
         planned(path, name, widen=1.25)
 
 
