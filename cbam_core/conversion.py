@@ -35,6 +35,8 @@ class Conversion:
         carried, dropped: names in the source of what belongs to no block, and in a network to no
             layer.
         network: what the file is as a whole, if it was written as a network.
+        is_part_of_a_network: whether the source is a whole network, and its blocks were written
+            one by one.
     """
 
     container: str
@@ -44,6 +46,7 @@ class Conversion:
     dropped: list[str] = field(default_factory=list)
     network: Architecture | None = None
     source_dialect: str = ""
+    is_part_of_a_network: bool = False
 
 
 def convert(
@@ -105,8 +108,16 @@ def convert(
     dropped = [] if keep_rest else [*found.rest, *found.facts]
     blocks = {path: (block.dialect, written.specs[path]) for path, block in found.blocks.items()}
     name = network_goal.name if written.network and network_goal else goal.name
-    carried, own = [*rest, *facts], found.dialect
-    return Conversion(kind.name, name, blocks, carried, dropped, written.network, own)
+    return Conversion(
+        kind.name,
+        name,
+        blocks,
+        [*rest, *facts],
+        dropped,
+        written.network,
+        found.dialect,
+        is_part_of_a_network=isinstance(found.network, Network) and written.network is None,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from rich.markup import escape
 import cbam_core
 from cbam_core import CheckpointError, Conversion
 from cbam_core.containers import CONTAINERS
+from cbam_core.networks.dialects import NETWORK_DIALECTS
 from crosscheck.commands import options
 from crosscheck.commands.inspect import failed
 
@@ -102,6 +103,10 @@ def show(done: Conversion, target: Path, console: Console) -> None:
         console.print(f"carried along: {_names(done.carried)}", highlight=False)
     if done.dropped:
         text = f"left out, --keep-rest carries it: {_names(done.dropped)}"
+        console.print(f"[yellow]{text}[/yellow]", highlight=False)
+    if done.is_part_of_a_network:
+        names = ", ".join(NETWORK_DIALECTS)
+        text = f"the blocks alone; the whole network goes to a .safetensors file, or --to {names}"
         console.print(f"[yellow]{text}[/yellow]", highlight=False)
     about = CONTAINERS[done.container].about
     console.print(f"[green]✓[/green] {escape(str(target))}, a {about}", highlight=False)

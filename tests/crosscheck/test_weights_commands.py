@@ -12,6 +12,7 @@ import cbam_core
 from cbam_core import CBAMSpec
 from tests.crosscheck.test_cli import cbam
 from tests.recorded import load
+from tests.recorded_networks import NETWORKS
 
 
 @pytest.fixture
@@ -84,3 +85,32 @@ def test_help_has_examples_and_exit_codes(command):
     assert done.returncode == 0
     assert f"cbam {command} " in done.stdout
     assert "Exit codes" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """The authors' ResNet-18 for CIFAR-100, as their training script saves it."""
+    path = tmp_path_factory.mktemp("network") / "checkpoint.safetensors"
+    arrays = NETWORKS["official_resnet18_cifar100"].arrays()
+    safetensors.numpy.save_file(arrays, path)
+    return path
+
+
+def test_inspect_says_which_network_a_file_is(network, tmp_path):
+    done = cbam("inspect", network, "--json", tmp_path / "facts.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = " ".join(done.stdout.split())
+    assert (
+        "a whole network, official: Architecture('basic', (2, 2, 2, 2), attention='cbam'" in words
+    )
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["architecture"]["stem"] == "cifar"
+
+
+def test_convert_writes_a_whole_network_where_the_target_has_networks(network, tmp_path):
+    done = cbam("convert", network, tmp_path / "net.safetensors")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the whole network: official -> canonical, Architecture(" in done.stdout
+    done = cbam("convert", network, tmp_path / "blocks.safetensors", "--to", "elbuco1", "--fold")
+    assert done.returncode == 0
+    assert "the blocks alone; the whole network goes to a .safetensors file" in done.stdout
