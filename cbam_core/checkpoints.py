@@ -146,10 +146,10 @@ def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec:
 
 def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
     """A file with the spec in its metadata, which leaves nothing to find out."""
-    found = contents.metadata["cbam_format"]
-    if found != FORMAT:
+    form = contents.metadata["cbam_format"]
+    if form != FORMAT:
         raise CheckpointError(
-            path, f"has cbam_format={found!r} in its metadata, expected {FORMAT!r}"
+            path, f"has cbam_format={form!r} in its metadata, expected {FORMAT!r}"
         )
     try:
         specs = _specs(contents.metadata)

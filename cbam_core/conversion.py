@@ -102,7 +102,7 @@ def _spelled(
     batches: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """The arrays of all blocks, by the names that `goal` has for them behind what is around."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for where in dict.fromkeys(around.values()):
         own = {path: block for path, block in blocks.items() if around[path] == where}
         arrays |= {where + name: array for name, array in spell(own, goal, batches).items()}
