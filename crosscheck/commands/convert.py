@@ -98,7 +98,7 @@ def show(done: Conversion, target: Path, console: Console) -> None:
         text = f"left out, --keep-rest carries it: {_names(done.dropped)}"
         console.print(f"[yellow]{text}[/yellow]", highlight=False)
     about = CONTAINERS[done.container].about
-    console.print(f"[green]✓[/green] {escape(str(target))}, a {about}", highlight=False)
+    console.print(f"[green]✓[/green] {escape(str(target))} ({about})", highlight=False)
 
 
 def _names(names: list[str]) -> str:
