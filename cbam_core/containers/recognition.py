@@ -10,7 +10,7 @@ from cbam_core.contents import CheckpointError
 
 _ZIP = b"PK\3\4"
 # What stands first in the format from before zip, in whatever protocol it is pickled.
-_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 # What ends an index of TensorFlow, and its checkpoints from before there were such.
 _TENSORFLOW_END = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl|data/.*|version|byteorder|constants\.pkl|code/.*)")
@@ -31,6 +31,11 @@ def by_content(path: Path) -> str | None:
             return name
     if end == _TENSORFLOW_END:
         return "tensorflow"
+    part = re.fullmatch(r"(.+)\.(data-\d+-of-\d+|meta)", path.name)
+    if part and path.with_name(f"{part[1]}.index").is_file():
+        raise CheckpointError(
+            path, f"is a part of a TensorFlow checkpoint; pass {path.with_name(part[1])}"
+        )
     for place, sign, reason in _FOREIGN:
         if head.startswith(sign, place):
             raise CheckpointError(path, reason)
@@ -46,7 +51,7 @@ def by_files(folder: Path) -> str | None:
 
 
 def _is_torch(head: bytes) -> bool:
-    return _TORCH_MAGIC in head[:32] or bool(_TORCH_MEMBER.fullmatch(_first_member(head)))
+    return TORCH_MAGIC in head[:32] or bool(_TORCH_MEMBER.fullmatch(_first_member(head)))
 
 
 def _is_msgpack(head: bytes) -> bool:

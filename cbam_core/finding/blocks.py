@@ -23,7 +23,7 @@ from cbam_core.finding.groups import (
 )
 from cbam_core.finding.in_order import in_order, without_a_block
 from cbam_core.finding.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of, widens
-from cbam_core.finding.strays import refuse_halves, unshared_mlps
+from cbam_core.finding.strays import mlp_beside, refuse_halves, unshared_mlps
 from cbam_core.finding.tree import Tree
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import FLOATS, as_canonical, weight_shapes
@@ -79,8 +79,11 @@ def find(
     lookalikes = {group.path: group.dialect for group in whole if group.dialect.lookalike}
     lookalikes |= dict.fromkeys(unshared, DIALECTS["unshared_mlp"])
 
-    blocks = _blocks([group for group in whole if not group.dialect.lookalike], tree, told)
     taken = _arrays(whole)
+    mlp = mlp_beside(tree, taken | twice, _spatial_gates(whole))
+    if mlp and "order" not in dict(told):
+        raise ValueError(mlp)
+    blocks = _blocks([group for group in whole if not group.dialect.lookalike], tree, told)
     _refuse_parts([g for g in telling if not g.arrays <= taken | twice], tree, blocks)
     if "order" not in dict(told):
         alone = {p: b.dialect if b.spec.order == "channel" else "" for p, b in blocks.items()}
@@ -96,7 +99,8 @@ def nearest(arrays: Mapping[str, np.ndarray], dialect: str | None = None) -> str
     groups = [g for g in largest(groups, groups) if not g.dialect.lookalike]
     for group in groups:
         if not group.missing and not problems(group, tree):
-            return f"holds at {group.path!r} {NEEDS_CHANNELS}"
+            mlp = mlp_beside(tree, group.arrays, _spatial_gates([group]))
+            return mlp or f"holds at {group.path!r} {NEEDS_CHANNELS}"
     near = [group for group in groups if dialect or not group.spelling.is_bare]
     if near:
         return _shortfall(near, tree)
@@ -129,6 +133,12 @@ def _whole(tree: Tree, dialect: str | None, fields: Fields) -> tuple[list[Group]
 
 def _gates(group: Group) -> tuple[str, ...]:
     return gates_of(group.names)
+
+
+def _spatial_gates(groups: Iterable[Group]) -> dict[str, str]:
+    """Path of a spatial gate alone -> the name of its convolution."""
+    alone = [group for group in groups if _gates(group) == ("spatial",)]
+    return {group.path: group.names["spatial.conv.kernel"] for group in alone}
 
 
 def _is_bare_pair(group: Group) -> bool:

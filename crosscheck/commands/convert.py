@@ -109,7 +109,7 @@ def show(done: Conversion, target: Path, console: Console) -> None:
         text = f"the blocks alone; the whole network goes to a .safetensors file, or --to {names}"
         console.print(f"[yellow]{text}[/yellow]", highlight=False)
     about = CONTAINERS[done.container].about
-    console.print(f"[green]✓[/green] {escape(str(target))}, a {about}", highlight=False)
+    console.print(f"[green]✓[/green] {escape(str(target))} ({about})", highlight=False)
 
 
 def _names(names: list[str]) -> str:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cbam_core
-from cbam_core import DIALECTS, CBAMSpec, CheckpointError, blocks
+from cbam_core import DIALECTS, CBAMSpec, CheckpointError
+from cbam_core.finding import blocks
 from cbam_core.finding.nestings import unwrap
 from tests.dialects import EXAMPLES, Example
 
@@ -453,6 +454,35 @@ def test_half_a_block_under_other_names_is_not_read_as_a_channel_gate():
     )
     found, _, rest = find(arrays, order="channel")
     assert (list(found), rest) == (["neck"], {"neck.sa.conv.weight", "conv1.weight"})
+
+
+@pytest.mark.parametrize("names", [("ca", "sa"), ("channel_attention", "spatial_attention")])
+@pytest.mark.parametrize("fields", [{}, {"channels": 32}])
+def test_half_a_block_under_other_names_is_not_read_as_a_spatial_gate(names, fields):
+    first, second = (f"neck.{names[0]}.shared_MLP.{n}.weight" for n in (0, 2))
+    gate = f"neck.{names[1]}.conv1.weight"
+    arrays = {first: noise(4, 32, 1, 1), second: noise(32, 4, 1, 1), gate: noise(1, 2, 7, 7)}
+    # Layers of the network that narrow and widen among others are no MLP.
+    arrays |= {"neck.conv1.weight": noise(8, 32, 1, 1), "neck.conv2.weight": noise(8, 8, 3, 3)}
+    arrays |= {"neck.conv3.weight": noise(32, 8, 1, 1)}
+    reason = _refusal(arrays, fields)
+    assert f", and beside it {first} (4, 32, 1, 1) and {second} (32, 4, 1, 1), which" in reason
+    assert reason.endswith("pass order='spatial' to read the spatial gate alone")
+    found, _, rest = find(arrays, channels=32, order="spatial")
+    assert [block.names for block in found.values()] == [{"spatial.conv.kernel": gate}]
+    del arrays[first], arrays[second]
+    (block,) = find(arrays, channels=32)[0].values()
+    assert (block.spec.order, rest - set(arrays)) == ("spatial", {first, second})
+
+
+def _refusal(arrays, fields) -> str:
+    """Why nothing is read."""
+    try:
+        found, _, _ = find(arrays, **fields)
+    except ValueError as error:
+        return str(error)
+    assert not found
+    return blocks.nearest(arrays)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def _valid(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda data: b"", "is not a readable safetensors file"),
+        (lambda data: b"", "is empty; copy or download it again"),
         (lambda data: data[:-1], "is not a readable safetensors file"),
         (lambda data: data[:40], "is not a readable safetensors file"),
         (lambda data: b"\xff" * 8 + data[8:], "is not a readable safetensors file"),

@@ -71,11 +71,22 @@ def test_what_can_not_be_expressed_is_refused_and_the_target_is_as_it_was(offici
         (["convert", "pyproject.toml", "x.exe"], 2, "has an ending that no container has"),
         (["convert", "pyproject.toml", "x.safetensors", "--to", "me"], 2, "to='me' is unknown"),
         (["convert", "pyproject.toml", "x", "--format", "me"], 2, "container='me' is unknown"),
+        (["inspect", "tests"], 1, "is a folder in which no weight file that is known stands; pass"),
     ],
 )
 def test_a_wrong_call_says_why(arguments, code, message):
     done = cbam(*arguments)
     assert done.returncode == code
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("none/a.npz", "there is no folder"), ("", "is a folder; pass the path of a file")],
+)
+def test_a_target_that_can_not_be_is_said_to_be_none(official, tmp_path, target, message):
+    done = cbam("convert", official, tmp_path / target, "--format", "npz")
+    assert done.returncode == 2
     assert message in " ".join(done.stderr.replace("│", " ").split())
 
 
