@@ -38,8 +38,10 @@ class Linear(keras.layers.Dense):
 class Conv1D(keras.layers.Conv1D):
     """A convolution (N, L, in) -> (N, L', out), padded alike on both sides."""
 
-    def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return _convolve(self, x, kernel)
+    # That of Keras' own class, alone of the three, does not go through `convolution_op`.
+    def call(self, x: Tensor) -> Tensor:
+        y = _convolve(self, x, _value(self.kernel))
+        return y if self.bias is None else y + _value(self.bias)
 
 
 class Conv2D(keras.layers.Conv2D):
@@ -61,6 +63,10 @@ CONV: dict[int, type[Any]] = {1: Conv1D, 2: Conv2D, 3: Conv3D}
 
 def _convolve(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
     """At stride 1 and an odd size k, "same" pads k // 2 on both sides."""
+    if x.shape[0] == 0:
+        # TensorFlow's oneDNN kernels return an empty batch as it is, so a map of 0 joins it.
+        joined = keras.ops.pad(x, [(0, 1), *[(0, 0)] * (layer.rank + 1)])
+        return _convolve(layer, joined, kernel)[:0]
     options = {"strides": layer.strides, "padding": "same", "data_format": "channels_last"}
     if max(layer.strides) > 1:
         sides = [(size // 2, size // 2) for size in layer.kernel_size]
@@ -70,8 +76,7 @@ def _convolve(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
         return keras.ops.depthwise_conv(x, _depthwise(_in_torch_order(kernel), x), **options)
     if layer.groups > 1:
         kernel = _block_diagonal(kernel, layer.groups)
-    # TensorFlow's oneDNN kernels give an empty batch as many channels as x has, where a
-    # convolution has fewer filters; hence the slice.
+    # In a graph of unknown batch size too, where that leaves it the channels of x.
     return keras.ops.conv(x, _in_torch_order(kernel), **options)[..., : layer.filters]
 
 
