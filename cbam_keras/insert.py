@@ -116,7 +116,7 @@ class InsertedCBAM(CBAM):
 
 
 def _is_graph(layer: Any) -> bool:
-    """Whether the layer is a functional or sequential model, whose layers have places of their own."""
+    """Whether the layer is a functional or sequential model, whose layers are places too."""
     is_functional = isinstance(layer, keras.Model) and hasattr(layer, "operations")
     return is_functional or isinstance(layer, keras.Sequential)
 

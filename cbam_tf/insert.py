@@ -107,7 +107,7 @@ def new_parameters(model: tf.Module) -> list[tf.Variable]:
 class WithCBAM(tf.Module):
     """What a module of any class becomes: the same, with a CBAM behind its output."""
 
-    cbam: Callable[..., Any]
+    cbam: Any
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         method = super().__call__
@@ -132,7 +132,8 @@ def _with_cbam(kind: type[tf.Module]) -> type[tf.Module]:
 
 
 def _put_behind(module: Any, block: Callable[..., Any]) -> None:
-    module.__class__ = _with_cbam(type(module))
+    kind: Any = type(module)
+    module.__class__ = _with_cbam(kind)
     module.cbam = block
 
 

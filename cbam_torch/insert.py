@@ -119,7 +119,7 @@ def _check_place(path: str, module: nn.Module) -> None:
         )
 
 
-def _block(spec: CBAMSpec, weights: Mapping[str, np.ndarray]) -> InsertedCBAM:
+def _block(spec: CBAMSpec, weights: Mapping[str, np.ndarray]) -> CBAM:
     # The values are there, so what the constructor draws must not move the user's random numbers.
     with torch.random.fork_rng(devices=[]):
         block = InsertedCBAM.from_spec(spec, device="cpu", dtype=torch.float64)
@@ -127,7 +127,7 @@ def _block(spec: CBAMSpec, weights: Mapping[str, np.ndarray]) -> InsertedCBAM:
     return block
 
 
-def _put_behind(module: nn.Module, block: InsertedCBAM) -> None:
+def _put_behind(module: nn.Module, block: CBAM) -> None:
     # A hook, since a wrapper would move the parameters to other names.
     module.add_module("cbam", block)
     if not _runs_children(module):
@@ -159,7 +159,7 @@ def _outputs(
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            fakes = {name: mode.from_tensor(tensor) for name, tensor in tensors.items()}
+            fakes: dict[str, Tensor] = {name: mode.from_tensor(t) for name, t in tensors.items()}
             torch.func.functional_call(model, fakes, example, dict(call))
     finally:
         for handle in handles:

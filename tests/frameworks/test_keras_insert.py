@@ -90,19 +90,13 @@ RESNET_NORMS = [
     for stage, depth in {2: 3, 3: 4, 4: 6, 5: 3}.items()
     for block in range(1, depth + 1)
 ]
-MOBILENET_RELUS = [f"conv_{kind}_{number}_relu" for number in range(1, 14) for kind in ("dw", "pw")]
 
 
 @pytest.mark.parametrize(
     ("name", "options", "where", "places"),
     [
-        (
-            "ResNet50",
-            {},
-            ["block", "stem_and_tail"],
-            [*RESNET_NORMS, "conv1_relu", "conv5_block3_out"],
-        ),
-        ("MobileNet", {"alpha": 0.25}, "block", ["conv1_relu", *MOBILENET_RELUS]),
+        ("ResNet50", {}, "block", RESNET_NORMS),
+        ("MobileNet", {"alpha": 0.25}, "stem_and_tail", ["conv1_relu", "conv_pw_13_relu"]),
     ],
     ids=["ResNet50", "MobileNet"],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import flax.linen as nn
 import flax.serialization
 import jax
 import jax.numpy as jnp
@@ -148,9 +147,7 @@ def test_statistics_over_a_mapped_axis_are_those_of_the_whole_batch():
     [(None, "bfloat16", "bfloat16"), ("float16", "float32", "uint8")],
 )
 def test_dtypes(dtype, param_dtype, x_dtype):
-    network, variables = network_of(
-        param_dtype=param_dtype, dtype=dtype, use_running_average=False
-    )
+    network, variables = network_of(param_dtype=param_dtype, dtype=dtype, use_running_average=False)
     x = jnp.asarray(np.abs(networks.picture(8, 9)), x_dtype)
     y, updated = jax.jit(network.apply, static_argnames="mutable")(
         variables, x, mutable=("batch_stats",)

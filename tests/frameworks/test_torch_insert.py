@@ -278,7 +278,7 @@ def test_a_model_without_convolutions_needs_an_example():
 
 def test_a_place_takes_one_cbam():
     model = insert_cbam(build(), "block")
-    with pytest.raises(ValueError, match="where='layer1.0.bn2' has an attribute cbam already"):
+    with pytest.raises(ValueError, match=r"where='layer1\.0\.bn2' has an attribute cbam already"):
         insert_cbam(model, "block")
 
 
