@@ -24,7 +24,7 @@ def block(modules: Mapping[str, Any]) -> Iterator[str]:
     for path in modules:
         if inside := re.fullmatch(r"((?:.*\.)?)bn\d", path):
             # Only a block knows the path around itself.
-            if hasattr(modules[inside[1].removesuffix(".")], "downsample"):
+            if hasattr(modules.get(inside[1].removesuffix(".")), "downsample"):
                 last[inside[1]] = max(path, last.get(inside[1], ""))
         elif named := re.fullmatch(r"((?:.*\.)?conv\d_block\d+_)\d_bn", path):
             if f"{named[1]}add" in modules:

@@ -31,8 +31,8 @@ def insert_cbam(
     The CBAM of the module at `layer1.0.bn3` is its new child `layer1.0.bn3.cbam`; all other names
     stay as they are, so old state dicts still load with strict=False, which reports the new names
     and no others. With init="identity" the model computes what it did, bit for bit wherever its
-    maps are finite, and training starts from there. Each CBAM is in the mode of its module and has
-    the device and dtype of the map there. Convert to SyncBatchNorm, compile and script afterwards.
+    maps are finite, and training starts from there. Each CBAM is in the mode of its module, on the
+    device of the map there, and of the parameters' dtype. Convert to SyncBatchNorm, compile and script afterwards.
 
     Args:
         model: called with feature maps inside that are channels first.
@@ -77,7 +77,7 @@ def insert_cbam(
     for path, module in places.items():
         own = inserted_spec(path, outputs[path], spec, channel_axis=1)
         block = _block(own, initial_at(path, own, init, seed=seed))
-        blocks[path] = block.to(outputs[path][0].device, outputs[path][0].dtype)
+        blocks[path] = block.to(outputs[path][0].device, _dtype(module, model))
         block.train(module.training)
     for path, block in blocks.items():
         _put_behind(places[path], block)
@@ -125,6 +125,13 @@ def _block(spec: CBAMSpec, weights: Mapping[str, np.ndarray]) -> CBAM:
         block = InsertedCBAM.from_spec(spec, device="cpu", dtype=torch.float64)
     load_canonical(block, weights)
     return block
+
+
+def _dtype(*modules: nn.Module) -> torch.dtype:
+    """That of the first parameter, which autocast leaves as it is, unlike a map."""
+    parameters = (parameter for module in modules for parameter in module.parameters())
+    floating = (parameter.dtype for parameter in parameters if parameter.is_floating_point())
+    return next(floating, torch.get_default_dtype())
 
 
 def _put_behind(module: nn.Module, block: CBAM) -> None:

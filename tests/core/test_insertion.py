@@ -121,7 +121,7 @@ MOBILENET = named(
             ["conv1_relu", "conv_pw_10_relu"],
         ),
         (PREACTIVATED, [], []),
-        ({"": 0, "conv1": 1, "bn1": 2, "relu": 3}, [], []),
+        ({"conv1": 1, "bn1": 2, "relu": 3}, [], []),
     ],
     ids=["torchvision", "timm", "keras-resnet", "keras-mobilenet", "keras-resnet-v2", "others"],
 )

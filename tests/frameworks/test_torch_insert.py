@@ -62,7 +62,7 @@ def test_identity_leaves_the_output_bit_for_bit(name, where, spec):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_the_cbam_has_the_dtype_of_the_map(dtype):
+def test_the_cbam_has_the_dtype_of_the_parameters(dtype):
     model, other = build().to(dtype), insert_cbam(build().to(dtype), "block", WITH_NORM)
     assert other.layer1[0].bn2.cbam.channel.reduce.weight.dtype == dtype
     assert torch.equal(other(X.to(dtype)), model(X.to(dtype)))
