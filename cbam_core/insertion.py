@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cbam_core.architectures import attention_fields
+from cbam_core.placements import PLACEMENTS
 from cbam_core.spec import CBAMSpec
 
 
@@ -18,8 +19,9 @@ def chosen(where: Any, modules: Mapping[str, Any], closed: type) -> list[str]:
     """The paths that `where` means, in the order of `modules`.
 
     Args:
-        where: a pattern of paths as fnmatch has them, in which * also stands for dots; a type; a
-            predicate of (path, module); or a list of these.
+        where: a pattern of paths as fnmatch has them, in which * also stands for dots; "block" or
+            "stem_and_tail" (see `cbam_core.placements`); a type; a predicate of (path, module); or
+            a list of these.
         modules: dotted path -> module, of all of the model.
         closed: the class of CBAMs, inside of which nothing is meant.
 
@@ -33,7 +35,7 @@ def chosen(where: Any, modules: Mapping[str, Any], closed: type) -> list[str]:
     places = {path: module for path, module in modules.items() if not path.startswith(insides)}
     found: set[str] = set()
     for choice in where if isinstance(where, list | tuple) else [where]:
-        meant = [path for path, module in places.items() if _is_meant(choice, path, module)]
+        meant = _meant(choice, places)
         if not meant:
             raise ValueError(
                 f"where={choice!r} names no module of the model; choose from {_listed(places)}"
@@ -74,13 +76,16 @@ def inserted_spec(
     return specs.pop()
 
 
-def _is_meant(choice: Any, path: str, module: Any) -> bool:
+def _meant(choice: Any, places: Mapping[str, Any]) -> list[str]:
     if isinstance(choice, str):
-        return fnmatch.fnmatchcase(path, choice)
+        # A module of that name is what its owner means.
+        if choice in PLACEMENTS and choice not in places:
+            return list(PLACEMENTS[choice](places))
+        return [path for path in places if fnmatch.fnmatchcase(path, choice)]
     if isinstance(choice, type):
-        return isinstance(module, choice)
+        return [path for path, module in places.items() if isinstance(module, choice)]
     if callable(choice):
-        return choice(path, module)
+        return [path for path, module in places.items() if choice(path, module)]
     raise TypeError(
         f"where={choice!r} is no pattern, type or predicate; pass a string such as '*.norm2', a "
         f"class, a function of (path, module), or a list of these"

@@ -88,7 +88,7 @@ def insert_cbam(
 
 
 def new_parameters(model: nnx.Module) -> nnx.filterlib.PathIn:
-    """A filter of the parameters that `insert_cbam` brought, for nnx.state, nnx.Optimizer and so on.
+    """A filter of the parameters that `insert_cbam` brought, for nnx.state, nnx.Optimizer or such.
 
     Example:
         >>> import optax
@@ -131,8 +131,9 @@ def _with_cbam(kind: type[nnx.Module]) -> type[nnx.Module]:
     return types.new_class(f"{kind.__name__}WithCBAM", (WithCBAM, kind))
 
 
-def _put_behind(module: nnx.Module, refine: Callable[[Any], Any]) -> None:
-    object.__setattr__(module, "__class__", _with_cbam(type(module)))
+def _put_behind(module: Any, refine: Callable[[Any], Any]) -> None:
+    kind: type[nnx.Module] = type(module)
+    object.__setattr__(module, "__class__", _with_cbam(kind))
     module.cbam = refine
 
 

@@ -146,7 +146,8 @@ class WithCBAM(nn.Module):
         context: nn.module.InterceptorContext,
     ) -> Any:
         """What a module's method returns, and its CBAM makes of that."""
-        output, module = method(*arguments, **keywords), context.module
+        output = method(*arguments, **keywords)
+        module: Any = context.module
         spec = dict(self.specs).get(_path(module, self))
         if spec is None or context.method_name != "__call__":
             return output
@@ -157,7 +158,10 @@ class WithCBAM(nn.Module):
 
 
 def _called(
-    model: nn.Module, variables: Mapping[str, Any], example: tuple[Any, ...], call: Mapping[str, Any]
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    example: tuple[Any, ...],
+    call: Mapping[str, Any],
 ) -> tuple[dict[str, nn.Module], dict[str, list[Any]]]:
     """The modules that a trace of the model calls, and what they return, as shapes and dtypes."""
     modules: dict[str, nn.Module] = {}

@@ -70,6 +70,76 @@ def test_of_many_modules_the_message_lists_twelve():
         chosen("norm", modules, str)
 
 
+class Block:
+    """A residual block has a path around itself, which may be none at all."""
+
+    downsample = None
+
+
+def named(*names, blocks=()):
+    return dict.fromkeys(blocks, Block()) | dict.fromkeys(names)
+
+
+# Names of torchvision and timm, and of keras.applications.
+RESNET = named(
+    *("", "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "fc"),
+    *("layer1.0.bn1", "layer1.0.bn2", "layer1.0.bn3", "layer1.0.downsample.1", "layer2.10.bn1"),
+    *("layer2.10.bn2", "head.bn1"),
+    blocks=("layer1.0", "layer2.10"),
+) | {"head": 0}
+APPLICATION = named(
+    *("conv1_bn", "conv1_relu", "conv2_block1_0_bn", "conv2_block1_1_bn", "conv2_block1_2_bn"),
+    *("conv2_block1_3_bn", "conv2_block1_add", "conv2_block1_out", "conv2_block10_1_bn"),
+    *("conv2_block10_2_bn", "conv2_block10_add", "conv2_block10_out"),
+)
+PREACTIVATED = named(
+    "conv2_block1_preact_bn", "conv2_block1_1_bn", "conv2_block1_2_bn", "block1_out"
+)
+MOBILENET = named(
+    "conv1_relu", "conv_dw_1_bn", "conv_dw_1_relu", "conv_pw_1_relu", "conv_pw_10_relu"
+)
+
+
+@pytest.mark.parametrize("inside", ["", "backbone.body"], ids=["alone", "inside"])
+@pytest.mark.parametrize(
+    ("modules", "block", "stem_and_tail"),
+    [
+        (RESNET, ["layer1.0.bn3", "layer2.10.bn2"], ["relu", "layer2"]),
+        (
+            {name.replace("relu", "act1"): module for name, module in RESNET.items()},
+            ["layer1.0.bn3", "layer2.10.bn2"],
+            ["act1", "layer2"],
+        ),
+        (
+            APPLICATION,
+            ["conv2_block1_3_bn", "conv2_block10_2_bn"],
+            ["conv1_relu", "conv2_block10_out"],
+        ),
+        (
+            MOBILENET,
+            ["conv1_relu", "conv_dw_1_relu", "conv_pw_1_relu", "conv_pw_10_relu"],
+            ["conv1_relu", "conv_pw_10_relu"],
+        ),
+        (PREACTIVATED, [], []),
+        ({"conv1": 1, "bn1": 2, "relu": 3}, [], []),
+    ],
+    ids=["torchvision", "timm", "keras-resnet", "keras-mobilenet", "keras-resnet-v2", "others"],
+)
+def test_block_and_stem_and_tail_go_by_names(modules, block, stem_and_tail, inside):
+    prefix = f"{inside}." if inside else ""
+    modules = {f"{prefix}{name}".removesuffix("."): module for name, module in modules.items()}
+    for where, paths in {"block": block, "stem_and_tail": stem_and_tail}.items():
+        if paths:
+            assert set(chosen(where, modules, bytes)) == {f"{prefix}{path}" for path in paths}
+        else:
+            with pytest.raises(ValueError, match=f"where='{where}' names no module"):
+                chosen(where, modules, bytes)
+
+
+def test_a_module_named_block_is_meant_by_its_name():
+    assert chosen("block", {"": 0, "block": 1}, str) == ["block"]
+
+
 def output(*shape, dtype="float32"):
     return SimpleNamespace(shape=shape, dtype=dtype)
 

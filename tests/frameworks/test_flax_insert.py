@@ -167,7 +167,8 @@ def test_a_model_with_cbam_is_a_model_like_any_other():
 
 def test_a_second_insertion_leaves_the_first():
     model = insert_cbam(build(), "norm", example=X)
-    insert_cbam(model, lambda path, module: isinstance(module, nnx.Conv) and path != "unused", example=X)
+    is_used = lambda path, module: isinstance(module, nnx.Conv) and path != "unused"  # noqa: E731
+    insert_cbam(model, is_used, example=X)
     paths = {path for path, module in nnx.iter_modules(model) if isinstance(module, cbam_flax.CBAM)}
     assert paths == {("norm", "cbam"), ("stem", "cbam"), ("layers", 0, "cbam")}
 

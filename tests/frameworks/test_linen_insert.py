@@ -162,9 +162,7 @@ def test_it_works_under_jit_and_inside_a_larger_model():
     y = inner.apply(inside, X, False)
     np.testing.assert_allclose(run(variables, X, False), 2 * y, rtol=0, atol=1e-6)
     # And a second insertion into the outer one keeps the first.
-    again, variables = insert_cbam(
-        outer, "part.stem", variables=variables, example=X, call=EVAL
-    )
+    again, variables = insert_cbam(outer, "part.stem", variables=variables, example=X, call=EVAL)
     assert np.asarray(again.apply(variables, X, False)).tobytes() == np.asarray(2 * y).tobytes()
 
 
