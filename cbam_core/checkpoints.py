@@ -235,7 +235,7 @@ def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:
         specs = json.loads(metadata["specs"])
     else:
         specs = {"": json.loads(metadata.get("spec", "null"))}
-    if not isinstance(specs, dict) or not all(isinstance(one, dict) for one in specs.values()):
+    if not (isinstance(specs, dict) and specs and all(isinstance(s, dict) for s in specs.values())):
         raise ValueError("its metadata has no spec, which is a JSON object")
     return {path: CBAMSpec.from_dict(fields) for path, fields in specs.items()}
 

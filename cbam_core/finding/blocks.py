@@ -79,15 +79,16 @@ def find(
     lookalikes = {group.path: group.dialect for group in whole if group.dialect.lookalike}
     lookalikes |= dict.fromkeys(unshared, DIALECTS["unshared_mlp"])
 
-    taken = _arrays(whole)
-    mlp = mlp_beside(tree, taken | twice, _spatial_gates(whole))
+    # Once, since a union for each block would take a time that grows with their square.
+    taken = _arrays(whole) | twice
+    mlp = mlp_beside(tree, taken, _spatial_gates(whole))
     if mlp and "order" not in dict(told):
         raise ValueError(mlp)
     blocks = _blocks([group for group in whole if not group.dialect.lookalike], tree, told)
-    _refuse_parts([g for g in telling if not g.arrays <= taken | twice], tree, blocks)
+    _refuse_parts([g for g in telling if not g.arrays <= taken], tree, blocks)
     if "order" not in dict(told):
         alone = {p: b.dialect if b.spec.order == "channel" else "" for p, b in blocks.items()}
-        refuse_halves(tree, taken | twice, alone)
+        refuse_halves(tree, taken, alone)
     return blocks, lookalikes
 
 

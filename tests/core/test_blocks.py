@@ -5,6 +5,7 @@ from __future__ import annotations
 import cProfile
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -710,6 +711,15 @@ CROWDS = {
     "numbered layers": lambda i: {f"b{i}/{n}": a for n, a in EXAMPLES["keras"].arrays().items()},
     "convolutions": lambda i: {"a." * (i % 50) + f"{i}.conv.weight": noise(1, 2, 3, 3)},
 }
+
+
+def test_as_many_blocks_as_a_file_may_have_are_found_soon():
+    """What no count of calls shows, such as unions of sets: 2 s, or a hundred if it grows with the
+    square of the names."""
+    arrays = {name: array for i in range(16_000) for name, array in CROWDS["blocks"](i).items()}
+    begun = time.process_time()
+    found, _ = blocks.find(arrays)
+    assert (len(found), time.process_time() - begun < 30) == (16_000, True)
 
 
 @pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)

@@ -94,6 +94,9 @@ def test_a_foreign_safetensors_file_is_named_as_such(tmp_path):
     safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1"})
     with pytest.raises(CheckpointError, match="its metadata has no spec, which is a JSON object"):
         cbam_core.read(path)
+    safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1", "specs": "{}"})
+    with pytest.raises(CheckpointError, match="its metadata has no spec, which is a JSON object"):
+        cbam_core.read(path)
     huge = json.dumps({"channels": 8, "norm_eps": 10**400})
     safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1", "spec": huge})
     with pytest.raises(CheckpointError, match="norm_eps=inf is not finite"):
