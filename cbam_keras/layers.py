@@ -136,6 +136,7 @@ class BatchNorm(keras.layers.Layer):
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         scale, bias, mean, var = map(_value, (self.scale, self.bias, self.mean, self.var))
         wide = ops.at_least_float32(x)
+        centred = wide - mean
         if training and self.trainable:
             if None not in x.shape and math.prod(x.shape[:-1]) == 1:
                 raise ValueError(
@@ -143,9 +144,9 @@ class BatchNorm(keras.layers.Layer):
                     f"statistics need at least 2; pass a larger batch or picture, or switch to "
                     f"evaluation"
                 )
-            mean, var = self.moments(wide)
+            centred, mean, var = self.moments(wide)
             self.update(wide, mean, var)
-        y = (wide - mean) / keras.ops.sqrt(var + self.eps) * scale + bias
+        y = centred / keras.ops.sqrt(var + self.eps) * scale + bias
         return keras.ops.cast(y, x.dtype)
 
     def update(self, x: Tensor, mean: Tensor, var: Tensor) -> None:
@@ -160,12 +161,19 @@ class BatchNorm(keras.layers.Layer):
             moved = (1 - self.momentum) * _value(running) + self.momentum * new
             running.assign(keras.ops.where(count > 1, moved, _value(running)))
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance over all axes but the last, each (C,)."""
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x without its mean, and over all axes but the last the mean and the biased variance (C,).
+
+        The mean is taken off twice: what rounding leaves of it in the backward pass would be summed
+        up in the gradients of the layer before, where it can be a hundred times the rounding of all
+        else.
+        """
         axes = tuple(range(x.ndim - 1))
         count = ops.count(x, axes)
         mean = keras.ops.sum(x, axes) / count
-        return mean, keras.ops.sum(keras.ops.square(x - mean), axes) / count
+        centred = x - mean
+        centred = centred - keras.ops.sum(centred, axes) / count
+        return centred, mean, keras.ops.sum(keras.ops.square(centred), axes) / count
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
