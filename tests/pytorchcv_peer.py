@@ -1,4 +1,4 @@
-"""What pytorchcv's own CBAM-ResNet-18 makes of photographs: `python -m tests.pytorchcv_peer FOLDER`.
+"""What pytorchcv's CBAM-ResNet-18 makes of photographs: `python -m tests.pytorchcv_peer FOLDER`.
 
 Writes its state dict, network.pth, and arrays.npz with the pictures (N, 224, 224, 3) and the
 logits (N, 1000), in float64. A process of its own, since it needs PyTorch.
@@ -18,7 +18,7 @@ SIZE = 224
 
 
 def photographs() -> np.ndarray:
-    """Two photographs of scikit-image, cut to size, with the values that networks are trained on."""
+    """Two photographs of scikit-image, cut to size, scaled as networks are trained."""
     pictures = np.stack([data.astronaut()[:SIZE, 100 : 100 + SIZE], data.cat()[:SIZE, :SIZE]])
     mean, deviation = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
     return (pictures / 255 - mean) / deviation
