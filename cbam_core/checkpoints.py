@@ -98,7 +98,7 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
     CBAMSpec(1).replace(**fields)
     contents = containers.read(path)
     if "cbam_format" in contents.metadata and asked in ([], ["canonical"]):
-        return _canonical(path, contents)
+        return _canonical(path, contents, fields)
     names = unwrap(contents.arrays)
     arrays = {bare: contents.arrays[name] for bare, name in names.items()}
     try:
@@ -144,7 +144,9 @@ def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec:
     containers.write(path, Contents(arrays, {}, metadata), containers.CONTAINERS["safetensors"])
 
 
-def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
+def _canonical(
+    path: os.PathLike[str] | str, contents: Contents, fields: Mapping[str, Any]
+) -> Checkpoint:
     """A file with the spec in its metadata, which leaves nothing to find out."""
     form = contents.metadata["cbam_format"]
     if form != FORMAT:
@@ -152,7 +154,7 @@ def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
             path, f"has cbam_format={form!r} in its metadata, expected {FORMAT!r}"
         )
     try:
-        specs = _specs(contents.metadata)
+        specs = {place: _told(s, fields) for place, s in _specs(contents.metadata).items()}
         shapes = {
             name: (path, leaf, shape)
             for path, spec in specs.items()
@@ -175,6 +177,15 @@ def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
     taken = set(in_file.values())
     rest = {name: array for name, array in contents.arrays.items() if name not in taken}
     return Checkpoint(os.fspath(path), found, rest, contents.facts)
+
+
+def _told(spec: CBAMSpec, fields: Mapping[str, Any]) -> CBAMSpec:
+    """A spec with what the caller says that no array shows."""
+    told = spec.replace(**fields)
+    if weight_shapes(told) != weight_shapes(spec):
+        said = ", ".join(f"{field}={value!r}" for field, value in fields.items())
+        raise ValueError(f"its arrays are those of {spec!r}, and {said} was passed; leave it out")
+    return told
 
 
 def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:
