@@ -25,6 +25,7 @@ from cbam_core.weights import as_canonical, check_weights, weight_shapes
 FORMAT = "1"
 
 Owner = TypeVar("Owner", Block, Network)
+Described = TypeVar("Described", CBAMSpec, Architecture)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
     CBAMSpec(1).replace(**fields)
     contents = containers.read(path)
     if "cbam_format" in contents.metadata and asked in ([], ["canonical"]):
-        return _canonical(path, contents)
+        return _canonical(path, contents, fields)
     names = unwrap(contents.arrays)
     arrays = {bare: contents.arrays[name] for bare, name in names.items()}
     try:
@@ -180,7 +181,9 @@ def write(
     containers.write(path, contents, containers.CONTAINERS["safetensors"])
 
 
-def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
+def _canonical(
+    path: os.PathLike[str] | str, contents: Contents, fields: Mapping[str, Any]
+) -> Checkpoint:
     """A file with the spec in its metadata, which leaves nothing to find out."""
     form = contents.metadata["cbam_format"]
     if form != FORMAT:
@@ -188,9 +191,9 @@ def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
             path, f"has cbam_format={form!r} in its metadata, expected {FORMAT!r}"
         )
     if "architecture" in contents.metadata:
-        return _canonical_network(path, contents)
+        return _canonical_network(path, contents, fields)
     try:
-        specs = _specs(contents.metadata)
+        specs = {place: _told(s, fields) for place, s in _specs(contents.metadata).items()}
         shapes = {
             name: (path, leaf, shape)
             for path, spec in specs.items()
@@ -215,18 +218,36 @@ def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
     return Checkpoint(os.fspath(path), found, rest, contents.facts)
 
 
-def _canonical_network(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
+def _canonical_network(
+    path: os.PathLike[str] | str, contents: Contents, fields: Mapping[str, Any]
+) -> Checkpoint:
     """A file with the architecture in its metadata."""
     try:
-        fields = json.loads(contents.metadata["architecture"])
-        if not isinstance(fields, dict):
+        described = json.loads(contents.metadata["architecture"])
+        if not isinstance(described, dict):
             raise ValueError("its metadata has no architecture, which is a JSON object")
-        architecture = Architecture.from_dict(fields)
+        architecture = _told(Architecture.from_dict(described), fields)
         network, found = canonical_network(architecture, contents.arrays)
     except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid network: {error}") from error
     rest = {name: array for name, array in contents.arrays.items() if name not in network.names}
     return Checkpoint(os.fspath(path), found, rest, contents.facts, {}, network)
+
+
+def _told(described: Described, fields: Mapping[str, Any]) -> Described:
+    """A spec, or an architecture, with what the caller says that no array shows."""
+    if isinstance(described, Architecture):
+        told = replace(described, spec=tuple({**dict(described.spec), **fields}.items()))
+        is_alike = not fields or network_shapes(told) == network_shapes(described)
+    else:
+        told = described.replace(**fields)
+        is_alike = weight_shapes(told) == weight_shapes(described)
+    if not is_alike:
+        said = ", ".join(f"{field}={value!r}" for field, value in fields.items())
+        raise ValueError(
+            f"its arrays are those of {described!r}, and {said} was passed; leave it out"
+        )
+    return told
 
 
 def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:

@@ -17,7 +17,10 @@ Weights = Mapping[str, np.ndarray]
 # Ways out of a refusal, by what they mean.
 _FOLD = "; --fold folds it into the biased convolution, which is exact in evaluation"
 _FILL = "; --fill writes zeros, which is exact"
-_SET = {"norm_momentum": ", which matters in training alone; pass norm_momentum={} to read it so"}
+_SET = {
+    "norm_momentum": ", which matters in training alone; pass norm_momentum={0} (--set "
+    "norm_momentum={0}) to read it so"
+}
 
 
 def express(

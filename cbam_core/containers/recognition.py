@@ -10,7 +10,7 @@ from cbam_core.contents import CheckpointError
 
 _ZIP = b"PK\3\4"
 # What stands first in the format from before zip, in whatever protocol it is pickled.
-TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 # What ends an index of TensorFlow, and its checkpoints from before there were such.
 _TENSORFLOW_END = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl|data/.*|version|byteorder|constants\.pkl|code/.*)")
@@ -51,7 +51,7 @@ def by_files(folder: Path) -> str | None:
 
 
 def _is_torch(head: bytes) -> bool:
-    return TORCH_MAGIC in head[:32] or bool(_TORCH_MEMBER.fullmatch(_first_member(head)))
+    return _TORCH_MAGIC in head[:32] or bool(_TORCH_MEMBER.fullmatch(_first_member(head)))
 
 
 def _is_msgpack(head: bytes) -> bool:

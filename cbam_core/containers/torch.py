@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from cbam_core.containers import archive, nesting, standins
-from cbam_core.containers.recognition import TORCH_MAGIC
 from cbam_core.contents import Contents
 
 _FLOATS = (torch.float16, torch.float32, torch.float64)
@@ -26,10 +25,7 @@ _SAVE = "its owner can save the weights alone with torch.save(model.state_dict()
 
 def read(path: Path) -> Contents:
     with path.open("rb") as file:
-        head = file.read(32)
-    is_zip = head.startswith(b"PK\3\4")
-    if not is_zip and TORCH_MAGIC not in head:
-        raise ValueError(f"it begins with {head[:8]!r}, as no such file does")
+        is_zip = file.read(4) == b"PK\3\4"
     sizes = _check_archive(path) if is_zip else None
 
     def convert(value: Any) -> Any:
@@ -75,7 +71,7 @@ def _load(path: Path, *, mmap: bool) -> Any:
     try:
         with torch.serialization.safe_globals(standins.BY_NAME):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError) as error:
         # PyTorch's own text advises to run the code.
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:

@@ -65,7 +65,8 @@ def _spec(spelling: Spelling, shapes: Shapes, fields: Fields) -> tuple[CBAMSpec,
 
 
 NEEDS_CHANNELS = (
-    "a spatial gate alone, whose arrays do not show the channels of the map; pass channels="
+    "a spatial gate alone, whose arrays do not show the channels of the map; pass channels= "
+    "(--set channels=)"
 )
 
 

@@ -67,8 +67,8 @@ def refuse_halves(tree: Tree, taken: Container[str], channel_gates: Mapping[str,
             raise ValueError(
                 f"holds the channel gate of {dialect} at {beside[0]!r}, and beside it "
                 f"{tree.in_file[stray]} {tree[stray].shape}, which may be the convolution of its "
-                f"spatial gate under a name that {dialect} has not; pass order='channel' to read "
-                f"the channel gate alone"
+                f"spatial gate under a name that {dialect} has not; pass order='channel' (--set "
+                f"order=channel) to read the channel gate alone"
             )
 
 
@@ -86,7 +86,7 @@ def mlp_beside(tree: Tree, taken: Container[str], gates: Mapping[str, str]) -> s
                 return (
                     f"holds a spatial gate at {path!r}, and beside it {mlp}, which may be the MLP "
                     f"of its channel gate under names that its dialect has not; pass "
-                    f"order='spatial' to read the spatial gate alone"
+                    f"order='spatial' (--set order=spatial) to read the spatial gate alone"
                 )
     return ""
 

@@ -128,17 +128,18 @@ def _places(
     ends = sorted(path for path in blocks if not path.partition("#")[0])
     if len(ends) == len(blocks) == len(ENDS):
         return dict(zip(ENDS, ends, strict=True))
+    if blocks and len(blocks) != sum(plain.depths):
+        raise ValueError(
+            f"it has {len(blocks)} attentions, and {sum(plain.depths)} residual blocks"
+        )
     places: dict[str, str] = {}
     for number, stage in enumerate(plain.stages, 1):
         for place, block in enumerate(stage):
             path = dialect.block_path(number, place)
             here = [at for at in blocks if f"{at.partition('#')[0]}.".startswith(f"{path}.")]
             if len(here) != bool(blocks):
-                raise ValueError(f"it has {len(here)} attentions in {path}, and others elsewhere")
+                raise ValueError(f"it has {len(here)} attentions in {path}, and one elsewhere")
             places |= {f"{block.path}.attention": at for at in here}
-    if len(places) != len(blocks):
-        outside = [at for at in blocks if at not in places.values()]
-        raise ValueError(f"it has attentions outside its residual blocks: {_some(outside)}")
     return places
 
 

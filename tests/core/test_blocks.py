@@ -367,7 +367,7 @@ def test_a_spatial_gate_alone_needs_its_channels():
     kernel = {"neck.sa.conv1.weight": noise(1, 2, 7, 7)}
     text = (
         "holds at 'neck' a spatial gate alone, whose arrays do not show the channels of the map; "
-        "pass channels="
+        "pass channels= (--set channels=)"
     )
     with pytest.raises(ValueError, match="spatial gate alone") as caught:
         find(kernel)
@@ -451,7 +451,7 @@ def test_half_a_block_under_other_names_is_not_read_as_a_channel_gate():
     assert str(caught.value) == (
         "holds the channel gate of luuuyi at 'neck', and beside it neck.sa.conv.weight "
         "(1, 2, 7, 7), which may be the convolution of its spatial gate under a name that luuuyi "
-        "has not; pass order='channel' to read the channel gate alone"
+        "has not; pass order='channel' (--set order=channel) to read the channel gate alone"
     )
     found, _, rest = find(arrays, order="channel")
     assert (list(found), rest) == (["neck"], {"neck.sa.conv.weight", "conv1.weight"})
@@ -468,7 +468,7 @@ def test_half_a_block_under_other_names_is_not_read_as_a_spatial_gate(names, fie
     arrays |= {"neck.conv3.weight": noise(32, 8, 1, 1)}
     reason = _refusal(arrays, fields)
     assert f", and beside it {first} (4, 32, 1, 1) and {second} (32, 4, 1, 1), which" in reason
-    assert reason.endswith("pass order='spatial' to read the spatial gate alone")
+    assert reason.endswith("order='spatial' (--set order=spatial) to read the spatial gate alone")
     found, _, rest = find(arrays, channels=32, order="spatial")
     assert [block.names for block in found.values()] == [{"spatial.conv.kernel": gate}]
     del arrays[first], arrays[second]
@@ -608,7 +608,7 @@ def test_a_bottleneck_with_the_shapes_of_a_second_mlp_is_none():
         (
             {"conv1.weight": noise(1, 2, 7, 7)},
             "holds at '' a spatial gate alone, whose arrays do not show the channels of the map; "
-            "pass channels=",
+            "pass channels= (--set channels=)",
         ),
     ],
     ids=["ultralytics", "unshared", "foreign", "spatial"],

@@ -27,6 +27,18 @@ def test_round_trip_keeps_the_bits(tmp_path, name):
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
+def test_what_the_caller_says_goes_before_what_a_file_of_our_own_does(tmp_path):
+    path, spec = tmp_path / "a.safetensors", CBAMSpec(8, spatial_norm=True)
+    cbam_core.write(path, specs.weights(spec), spec)
+    assert cbam_core.read(path, norm_momentum=0.01).spec == spec.replace(norm_momentum=0.01)
+    with pytest.raises(CheckpointError) as caught:
+        cbam_core.read(path, order="channel")
+    assert str(caught.value) == (
+        f"{path}: holds no valid CBAM: its arrays are those of CBAMSpec(8, spatial_norm=True), and "
+        f"order='channel' was passed; leave it out"
+    )
+
+
 def test_a_transposed_view_is_written_as_it_reads(tmp_path):
     spec = CBAMSpec(8, order="channel", hidden=2)
     weights = specs.weights(spec)

@@ -47,7 +47,7 @@ REFUSALS = {
         "spatial_descriptor='conv': luuuyi has 'pool'"),
     "eps": (NORMED.replace(norm_eps=1e-3), "osmr", "norm_eps=0.001: osmr has 1e-05"),
     "momentum": (NORMED, "official", "norm_momentum=0.1: official has 0.01, which matters in "
-        "training alone; pass norm_momentum=0.01 to read it so"),
+        "training alone; pass norm_momentum=0.01 (--set norm_momentum=0.01) to read it so"),
     "layers without names": (CBAMSpec.preset("kobiso", 8, hidden=9), "kobiso_keras",
         "hidden=9: kobiso_keras has layers without names, and only one that narrows the 8 "
         "channels tells an MLP"),

@@ -133,7 +133,7 @@ DAMAGE = {
     "another layer": (lambda a: {**a, "aux.weight": np.ones((3, 3), np.float32)}, "aux.weight"),
     "a norm without its mean": (without("layer1.0.bn2.running_mean"), "stage1.block0.norm2.mean"),
     "no first layer": (without("conv1."), "none of its names"),
-    "a block without attention": (without("layer1.1.cbam"), "0 attentions in layer1.1"),
+    "a block without attention": (without("layer1.1.cbam"), "it has 2 attentions, and 3 residual blocks"),
     "an odd kernel": (
         lambda a: {**a, "layer1.0.conv2.weight": np.ones((4, 4, 5, 5), np.float32)},
         "misshaped: stage1.block0.conv2.kernel",
