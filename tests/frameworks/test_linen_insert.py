@@ -110,6 +110,26 @@ def test_the_new_variables_stand_behind_their_module():
     assert hash(model) == hash(insert(["stem", "shared.Conv_0"])[0])
 
 
+class Residual(nn.Module):
+    """A block with the names of torchvision's."""
+
+    downsample: nn.Module | None = None
+
+    def setup(self):
+        self.conv1, self.conv2 = nn.Conv(3, (3, 3)), nn.Conv(3, (3, 3))
+        self.bn1, self.bn2 = nn.BatchNorm(True), nn.BatchNorm(True)
+
+    def __call__(self, x):
+        return nn.relu(x + self.bn2(self.conv2(nn.relu(self.bn1(self.conv1(x))))))
+
+
+def test_block_is_the_last_norm_of_each_block():
+    model = nn.Sequential([Residual(), Residual(nn.Conv(3, (1, 1)))])
+    variables = model.init(KEY, X)
+    model, _ = insert_cbam(model, "block", variables=variables, example=X)
+    assert [path for path, _ in model.specs] == ["layers_0.bn2", "layers_1.bn2"]
+
+
 @pytest.mark.parametrize("placement", ["block", "stem_and_tail"])
 def test_an_inserted_cbam_is_that_of_the_architecture(placement):
     plain = Architecture("basic", (1, 1), (4, 6), stem="cifar", num_classes=3)
