@@ -43,7 +43,9 @@ def insert_cbam(
     Args:
         model: called with feature maps inside that are channels last.
         where: a pattern of dotted paths ("layer*.norm", where * also stands for dots), a type, a
-            predicate of (path, module), or a list of these.
+            predicate of (path, module), or a list of these; "block" is the last norm of each block
+            of a ResNet with the names of torchvision or timm, "stem_and_tail" its stem's
+            activation and its last stage.
         spec: a preset's name or a CBAMSpec, whose channels and rank do not count; the preset
             "identity" if None.
         example: an input of the model, or a tuple of all of them, as arrays or

@@ -56,8 +56,8 @@ def insert_cbam(
         >>> import keras
         >>> layers = [keras.Input((32, 32, 3)), keras.layers.Conv2D(8, 3, name="conv")]
         >>> model = insert_cbam(keras.Sequential(layers), "conv")
-        >>> model.get_layer("conv_cbam").channel.reduce.kernel.shape
-        (8, 1)
+        >>> model.get_layer("conv_cbam").spec.channels
+        8
     """
     if not (_is_graph(model) and model.built):
         raise ValueError(

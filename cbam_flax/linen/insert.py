@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import KW_ONLY
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -43,8 +43,9 @@ def insert_cbam(
     Args:
         model: called with feature maps inside that are channels last.
         where: a pattern of dotted paths ("layer*.norm", where * also stands for dots), a type, a
-            predicate of (path, module), or a list of these; of the modules that a call of the
-            model calls.
+            predicate of (path, module), or a list of these; "block" is the last norm of each block
+            of a ResNet with the names of torchvision or timm, "stem_and_tail" its stem's
+            activation and its last stage. All that a call of the model calls may be meant.
         spec: a preset's name or a CBAMSpec, whose channels and rank do not count; the preset
             "identity" if None.
         variables: of the model.
@@ -77,18 +78,18 @@ def insert_cbam(
     example = example if isinstance(example, tuple) else (example,)
     modules, outputs = _called(model, variables, example, call or {})
     flat = flatten_dict(variables, keep_empty_nodes=True)
-    specs = []
+    places = []
     for path in chosen(where, modules, CBAM):
-        place = _place(path)
-        if any(name[1 : len(place) + 1] == place for name in flat):
+        names = _names(path)
+        if any(name[1 : len(names) + 1] == names for name in flat):
             raise ValueError(f"where={path!r} has variables cbam already; choose other modules")
         own = inserted_spec(path, outputs[path], spec, channel_axis=-1)
-        block = CBAM.from_spec(own, param_dtype=param_dtype, axis_name=axis_name)
-        new = load_canonical(block, initial_at(path, own, init, seed=seed))
-        flat |= {(name[0], *place, *name[1:]): array for name, array in flatten_dict(new).items()}
-        specs.append((path, own))
-    options: dict[str, Any] = {"param_dtype": param_dtype, "axis_name": axis_name}
-    return WithCBAM(model, tuple(specs), **options), unflatten_dict(flat)
+        places.append(Place(path, own, param_dtype, axis_name))
+        new = load_canonical(places[-1].block(), initial_at(path, own, init, seed=seed))
+        flat |= {(name[0], *names, *name[1:]): array for name, array in flatten_dict(new).items()}
+    if isinstance(model, WithCBAM):
+        model, places = model.original, [*model.places, *places]
+    return WithCBAM(model, tuple(places)), unflatten_dict(flat)
 
 
 def new_parameters(model: WithCBAM) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -104,7 +105,7 @@ def new_parameters(model: WithCBAM) -> Callable[[Mapping[str, Any]], dict[str, A
         (False, True)
         >>> optimizer = optax.masked(optax.sgd(0.1), new_parameters(model))
     """
-    places = list(_places(model))
+    places = [_names(place.path) for place in model.places]
 
     def mask(params: Mapping[str, Any]) -> dict[str, Any]:
         flat = flatten_dict(params)
@@ -115,20 +116,30 @@ def new_parameters(model: WithCBAM) -> Callable[[Mapping[str, Any]], dict[str, A
     return mask
 
 
+@dataclass(frozen=True)
+class Place:
+    """The path of a module, and what the CBAM behind it is built with."""
+
+    path: str
+    spec: CBAMSpec
+    param_dtype: Dtype
+    axis_name: str | None
+
+    def block(self, **options: Any) -> CBAM:
+        options |= {"param_dtype": self.param_dtype, "axis_name": self.axis_name}
+        return CBAM.from_spec(self.spec, **options)
+
+
 class WithCBAM(nn.Module):
     """A model with a CBAM behind some of its modules, in the model's own tree of variables.
 
     Args:
         original: the model.
-        specs: path of a module and spec of its CBAM.
-        param_dtype, axis_name: see `CBAM`.
+        places: of the CBAMs.
     """
 
     original: nn.Module
-    specs: tuple[tuple[str, CBAMSpec], ...]
-    _: KW_ONLY
-    param_dtype: Dtype = jnp.float32
-    axis_name: str | None = None
+    places: tuple[Place, ...]
 
     def setup(self) -> None:
         nn.share_scope(self, self.original)
@@ -148,12 +159,10 @@ class WithCBAM(nn.Module):
         """What a module's method returns, and its CBAM makes of that."""
         output = method(*arguments, **keywords)
         module: Any = context.module
-        spec = dict(self.specs).get(_path(module, self))
-        if spec is None or context.method_name != "__call__":
+        place = {place.path: place for place in self.places}.get(_path(module, self))
+        if place is None or context.method_name != "__call__":
             return output
-        options: dict[str, Any] = {"param_dtype": self.param_dtype, "axis_name": self.axis_name}
-        scope = module.scope.push("cbam", reuse=True)
-        block = CBAM.from_spec(spec, parent=scope, **options)
+        block = place.block(parent=module.scope.push("cbam", reuse=True))
         return block(output, not module.is_mutable_collection("batch_stats"))
 
 
@@ -193,12 +202,6 @@ def _path(module: nn.Module, root: nn.Module) -> str:
     return ".".join(module.path[len(root.path) :])
 
 
-def _place(path: str) -> tuple[str, ...]:
+def _names(path: str) -> tuple[str, ...]:
     """Where the variables of the CBAM behind a module stand in a collection."""
     return (*filter(None, path.split(".")), "cbam")
-
-
-def _places(model: nn.Module) -> Iterator[tuple[str, ...]]:
-    while isinstance(model, WithCBAM):
-        yield from (_place(path) for path, _ in model.specs)
-        model = model.original

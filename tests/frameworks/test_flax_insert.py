@@ -116,6 +116,28 @@ def test_an_inserted_cbam_is_that_of_the_architecture(placement):
     assert_equal({"": np.asarray(network(x))}, {"": right}, 1e-12)
 
 
+class Residual(nnx.Module):
+    """A block with the names of torchvision's."""
+
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(3, 3, (3, 3), rngs=rngs)
+        self.bn1 = nnx.BatchNorm(3, rngs=rngs)
+        self.conv2 = nnx.Conv(3, 3, (3, 3), rngs=rngs)
+        self.bn2 = nnx.BatchNorm(3, rngs=rngs)
+        self.downsample = None
+
+    def __call__(self, x):
+        return nnx.relu(x + self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x))))))
+
+
+def test_block_is_the_last_norm_of_each_block():
+    rngs = nnx.Rngs(KEY)
+    model = nnx.Sequential(Residual(rngs), Residual(rngs))
+    insert_cbam(model, "block", example=X)
+    paths = [path for path, module in nnx.iter_modules(model) if isinstance(module, cbam_flax.CBAM)]
+    assert sorted(paths) == [("layers", 0, "bn2", "cbam"), ("layers", 1, "bn2", "cbam")]
+
+
 def test_old_states_still_go_into_the_model():
     model, trained = build(), build(training=True)
     trained(X)

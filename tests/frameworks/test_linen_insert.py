@@ -18,11 +18,10 @@ from cbam_core.initial import initial_at
 from cbam_flax.linen import insert_cbam, new_parameters
 from tests import networks
 from tests.compare import assert_equal
+from tests.frameworks.adapters.flax_adapter import KEY
 
 X = jnp.asarray(networks.picture(8, 9), jnp.float32)
 WITH_NORM = CBAMSpec.preset("official", 1, gate="double_sigmoid", kernel_size=3)
-# A generator that XLA compiles ten times faster than the default one.
-KEY = jax.random.key(0, impl="rbg")
 EVAL, TRAIN = {"train": False}, {"train": True}
 
 
@@ -108,6 +107,26 @@ def test_the_new_variables_stand_behind_their_module():
         ("params", "shared", "Conv_0"),
     }
     assert hash(model) == hash(insert(["stem", "shared.Conv_0"])[0])
+
+
+class Residual(nn.Module):
+    """A block with the names of torchvision's."""
+
+    downsample: nn.Module | None = None
+
+    def setup(self):
+        self.conv1, self.conv2 = nn.Conv(3, (3, 3)), nn.Conv(3, (3, 3))
+        self.bn1, self.bn2 = nn.BatchNorm(True), nn.BatchNorm(True)
+
+    def __call__(self, x):
+        return nn.relu(x + self.bn2(self.conv2(nn.relu(self.bn1(self.conv1(x))))))
+
+
+def test_block_is_the_last_norm_of_each_block():
+    model = nn.Sequential([Residual(), Residual(nn.Conv(3, (1, 1)))])
+    variables = model.init(KEY, X)
+    model, _ = insert_cbam(model, "block", variables=variables, example=X)
+    assert [place.path for place in model.places] == ["layers_0.bn2", "layers_1.bn2"]
 
 
 @pytest.mark.parametrize("placement", ["block", "stem_and_tail"])
@@ -214,7 +233,7 @@ def test_signals_and_volumes(rank, size):
     y = np.asarray(model.apply(variables, x))
     spec = CBAMSpec.preset("identity", 1, kernel_size=3)
     model, variables = insert_cbam(model, nn.Conv, spec, variables=variables, example=x)
-    assert model.specs == (("", spec.replace(channels=4, rank=rank)),)
+    assert [place.spec for place in model.places] == [spec.replace(channels=4, rank=rank)]
     assert np.asarray(model.apply(variables, x)).tobytes() == y.tobytes()
 
 

@@ -163,6 +163,35 @@ def test_an_inserted_cbam_is_that_of_the_architecture(placement):
     assert_equal({"": network(x).numpy()}, {"": right}, 1e-12)
 
 
+class Residual(tf.Module):
+    """A block with the names of torchvision's."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.conv2, self.bn2 = Conv(3, 3), Norm(3), Conv(3, 3), Norm(3)
+        self.downsample = None
+
+    def __call__(self, x):
+        out = self.bn1(self.conv1(x), False)
+        return tf.nn.relu(x + self.bn2(self.conv2(tf.nn.relu(out)), False))
+
+
+class Chain(tf.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = layers
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_block_is_the_last_norm_of_each_block():
+    model = insert_cbam(Chain(Residual(), Residual()), "block", example=X)
+    assert places(model) == {"layers.0.bn2", "layers.1.bn2"}
+
+
 def test_old_checkpoints_still_load(tmp_path):
     model, trained = Model(), Model()
     trained(X, training=True)

@@ -10,8 +10,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from pytorchcv.models.cbamresnet import cbam_resnet18
+from pytorchcv.models.resnet import resnet18
 from torch import nn
 
+import cbam_core
 import cbam_torch
 from cbam_core import Architecture, CBAMSpec, reference_network
 from cbam_core.initial import initial_at
@@ -117,6 +120,23 @@ def test_an_inserted_cbam_is_that_of_the_architecture(placement):
     found = network.eval()(torch.from_numpy(np.moveaxis(x, -1, 1).copy()))
     right = reference_network.run(attended, weights, x).output
     assert_equal({"": found.detach().numpy()}, {"": right}, 1e-12)
+
+
+def test_pytorchcvs_resnet_becomes_its_cbam_resnet(tmp_path):
+    """Behind each unit's body, which has other names than torchvision's, and with its weights."""
+    torch.manual_seed(0)
+    peer, model = cbam_resnet18().eval(), resnet18().eval()
+    model.load_state_dict(peer.state_dict(), strict=False)
+    insert_cbam(model, "features.stage*.unit*.body", "osmr", init="authors")
+    torch.save(peer.state_dict(), tmp_path / "peer.pth")
+    blocks = cbam_core.read(tmp_path / "peer.pth").blocks
+    for path, block in blocks.items():
+        inserted = model.get_submodule(f"{path.removesuffix('.cbam')}.body.cbam")
+        cbam_torch.load_canonical(inserted, block.weights)
+    assert len(blocks) == 8
+    x = torch.randn(1, 3, 224, 224)
+    right = peer(x).detach().numpy().astype(np.float64)
+    assert_equal({"": model(x).detach().numpy()}, {"": right}, 2e-6)
 
 
 def test_old_state_dicts_still_load():
