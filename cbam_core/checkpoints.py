@@ -18,7 +18,7 @@ from cbam_core.finding import blocks
 from cbam_core.finding.blocks import Block
 from cbam_core.finding.nestings import unwrap
 from cbam_core.networks.finding import find_network
-from cbam_core.networks.network import Network, canonical_network
+from cbam_core.networks.network import Network, canonical_network, check_depth
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import as_canonical, check_weights, weight_shapes
 
@@ -226,7 +226,9 @@ def _canonical_network(
         described = json.loads(contents.metadata["architecture"])
         if not isinstance(described, dict):
             raise ValueError("its metadata has no architecture, which is a JSON object")
-        architecture = _told(Architecture.from_dict(described), fields)
+        architecture = Architecture.from_dict(described)
+        check_depth(architecture.depths)
+        architecture = _told(architecture, fields)
         network, found = canonical_network(architecture, contents.arrays)
     except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid network: {error}") from error

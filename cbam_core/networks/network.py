@@ -48,7 +48,6 @@ def canonical_network(
     Raises:
         ValueError: its weights are not all there.
     """
-    check_depth(architecture.depths)
     shapes = network_shapes(architecture)
     own = {name: arrays[name] for name in shapes if name in arrays}
     headless = {name: shape for name, shape in shapes.items() if not is_head(name)}

@@ -133,7 +133,10 @@ DAMAGE = {
     "another layer": (lambda a: {**a, "aux.weight": np.ones((3, 3), np.float32)}, "aux.weight"),
     "a norm without its mean": (without("layer1.0.bn2.running_mean"), "stage1.block0.norm2.mean"),
     "no first layer": (without("conv1."), "none of its names"),
-    "a block without attention": (without("layer1.1.cbam"), "it has 2 attentions, and 3 residual blocks"),
+    "a block without attention": (
+        without("layer1.1.cbam"),
+        "it has 2 attentions, and 3 residual blocks",
+    ),
     "an odd kernel": (
         lambda a: {**a, "layer1.0.conv2.weight": np.ones((4, 4, 5, 5), np.float32)},
         "misshaped: stage1.block0.conv2.kernel",
@@ -203,6 +206,17 @@ def test_an_architecture_that_is_none_is_an_error_of_the_file(tmp_path, fields):
     safetensors.numpy.save_file(weights, path, metadata)
     with pytest.raises(CheckpointError, match="holds no valid network"):
         cbam_core.read(path)
+
+
+def test_what_a_caller_says_counts_for_a_network_of_our_own(tmp_path):
+    architecture = small("official")
+    path = tmp_path / "a.safetensors"
+    cbam_core.write(path, a_network(architecture).weights, architecture)
+    found = cbam_core.read(path, gate="hard_sigmoid")
+    assert dict(found.architecture.spec)["gate"] == "hard_sigmoid"
+    assert {block.spec.gate for block in found.blocks.values()} == {"hard_sigmoid"}
+    with pytest.raises(CheckpointError, match="kernel_size=7 was passed; leave it out"):
+        cbam_core.read(path, kernel_size=7)
 
 
 def test_a_network_beside_its_optimizer_stays_where_it_was(tmp_path):
