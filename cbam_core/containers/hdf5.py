@@ -1,4 +1,4 @@
-"""HDF5 files, opened without trust, and which of Keras' two layouts one has.
+"""HDF5 files, opened without trust.
 
 A file may hold links into other files, links in a circle, and shapes that its bytes can't fill. So
 no path that stands in a file is opened: what hard links reach is listed first, and names are
@@ -17,38 +17,11 @@ import h5py
 import numpy as np
 
 from cbam_core.containers.nesting import RESERVED
-from cbam_core.contents import MAX_ARRAYS, Contents, check_size
+from cbam_core.contents import MAX_ARRAYS, Contents
 from cbam_core.weights import as_canonical
 
 # What a heap of texts begins with: a signature, a version and three zeros.
 _HEAP = b"GCOL\1\0\0\0"
-# What Keras says about a model beside its weights: long, and for Keras alone.
-_CONFIGS = ("model_config", "training_config")
-
-
-def read(path: Path) -> Contents:
-    """The contents of the file at `path`."""
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        h5py.File(path, "r") as root,
-    ):
-        return read_root(path, root, data)
-
-
-def read_root(path: Path, root: h5py.File, data: bytes | mmap.mmap) -> Contents:
-    """The contents of an opened file with the bytes `data`, which is `path` or stands in it."""
-    from cbam_core.containers import keras2, keras3
-
-    check_heaps(root, data)
-    datasets = list_datasets(root)
-    check_size(path, sum(_size(dataset) for dataset in datasets.values()))
-    layout = keras2 if keras2.lists_layers(root) else keras3
-    named = layout.in_order(root, datasets)
-    arrays = {name: _array(dataset) for name, dataset in named.items()}
-    metadata = {n: t for n, t in _texts(root).items() if n not in _CONFIGS}
-    ours = json.loads(metadata.pop(RESERVED, "{}"))
-    return Contents(arrays, ours.get("facts", {}), metadata | ours.get("metadata", {}))
 
 
 def create(path: Path, contents: Contents) -> h5py.File:
@@ -147,25 +120,25 @@ def _leaves(root: h5py.Group) -> list[str]:
 
 def _is_numbers(dataset: h5py.Dataset) -> bool:
     """Whether it is of numbers; texts and references are no weights."""
-    return dataset.shape is not None and (dataset.dtype.kind in "fiub" or _is_bfloat16(dataset))
+    return dataset.shape is not None and (dataset.dtype.kind in "fiub" or is_bfloat16(dataset))
 
 
-def _is_bfloat16(dataset: h5py.Dataset) -> bool:
+def is_bfloat16(dataset: h5py.Dataset) -> bool:
     """Whether it is Keras' bfloat16, two bytes without a meaning and an attribute that has it."""
     return dataset.dtype == "V2" and dataset.attrs.get("dtype") == "bfloat16"
 
 
-def _size(dataset: h5py.Dataset) -> int:
+def size_of(dataset: h5py.Dataset) -> int:
     return math.prod(dataset.shape) * dataset.dtype.itemsize
 
 
-def _array(dataset: h5py.Dataset) -> np.ndarray:
+def array_of(dataset: h5py.Dataset) -> np.ndarray:
     array = np.asarray(dataset[()])
-    if _is_bfloat16(dataset):
+    if is_bfloat16(dataset):
         return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     return as_canonical(array)
 
 
-def _texts(root: h5py.File) -> dict[str, str]:
+def texts_of(root: h5py.File) -> dict[str, str]:
     values = {name: root.attrs[name] for name in root.attrs}
     return {name: value for name, value in values.items() if isinstance(value, str)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import h5py
 
-from cbam_core.containers import archive, hdf5
+from cbam_core.containers import archive, keras_hdf5
 from cbam_core.contents import MAX_HEADER, Contents
 
 
@@ -25,7 +25,7 @@ def read(path: Path) -> Contents:
         # Whole, since a member's check sum is compared at its end.
         weights = opened.read("model.weights.h5")
     with h5py.File(io.BytesIO(weights), "r") as root:
-        contents = hdf5.read_root(path, root, weights)
+        contents = keras_hdf5.read_root(path, root, weights)
     facts = {name: text for name, text in said.items() if isinstance(text, str)}
     return Contents(contents.arrays, facts, contents.metadata)
 

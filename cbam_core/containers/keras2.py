@@ -9,17 +9,14 @@ lists, such as the group `optimizer_weights`, is called by its path in the file.
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-import h5py
-
-from cbam_core.containers import hdf5
+from cbam_core.containers import hdf5, keras_hdf5
 from cbam_core.contents import Contents
 
-read = hdf5.read
+read = keras_hdf5.read
 
 _OPTIMIZER = "optimizer_weights/"
 
@@ -39,53 +36,6 @@ def write(path: Path, contents: Contents) -> None:
         for name, array in contents.arrays.items():
             if name.startswith(_OPTIMIZER):
                 root[f"{name}:0"] = array
-
-
-def lists_layers(root: h5py.Group) -> bool:
-    """Whether it is laid out as Keras 2 does it."""
-    return _base(root) is not None
-
-
-def in_order(root: h5py.Group, datasets: Mapping[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
-    """Name -> dataset, of all `datasets`, which come by their paths.
-
-    Raises:
-        ValueError: a weight that is listed is not there, or two have the same name.
-    """
-    rest = dict(datasets)
-    listed = []
-    base = _base(root)
-    for layer in _names(root[base], "layer_names"):
-        for weight in _names(root[base][layer], "weight_names"):
-            path = f"{base}/{layer}/{weight}".lstrip("/")
-            if path not in rest:
-                raise ValueError(f"layer {layer!r} lists the weight {weight!r}, which is not there")
-            listed.append((layer, weight, rest.pop(path)))
-    is_unique = len({weight for _, weight, _ in listed}) == len(listed)
-    named = [(w if is_unique else f"{layer}/{w}", dataset) for layer, w, dataset in listed]
-    named = [(name.removesuffix(":0"), dataset) for name, dataset in [*named, *rest.items()]]
-    if len(dict(named)) < len(named):
-        raise ValueError("it has two weights of the same name in one layer")
-    return dict(named)
-
-
-def _base(root: h5py.Group) -> str | None:
-    """The path of the group that lists the layers."""
-    for base in ("/", "/model_weights"):
-        if base in root and {"layer_names", "layer_names0"} & set(root[base].attrs):
-            return base
-    return None
-
-
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names, which Keras cuts into numbered parts where HDF5 can't hold it in one."""
-    if attribute in group.attrs:
-        parts = [group.attrs[attribute]]
-    else:
-        numbered = (f"{attribute}{n}" for n in itertools.count())
-        parts = [group.attrs[n] for n in itertools.takewhile(group.attrs.__contains__, numbered)]
-    names = itertools.chain.from_iterable(parts)
-    return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 def _encoded(names: Iterable[str]) -> list[bytes]:

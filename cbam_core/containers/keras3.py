@@ -6,15 +6,12 @@ names alphabetically, dense_10 before dense_2; here numbers count, as Keras coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-import h5py
+from cbam_core.containers import hdf5, keras_hdf5
+from cbam_core.contents import Contents
 
-from cbam_core.containers import hdf5
-from cbam_core.contents import Contents, by_number
-
-read = hdf5.read
+read = keras_hdf5.read
 
 
 def write(path: Path, contents: Contents) -> None:
@@ -29,8 +26,3 @@ def write(path: Path, contents: Contents) -> None:
     with hdf5.create(path, contents) as root:
         for name, array in contents.arrays.items():
             root[name] = array
-
-
-def in_order(root: h5py.Group, datasets: Mapping[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
-    """Name -> dataset, of all `datasets`, which come by their paths."""
-    return {path: datasets[path] for path in sorted(datasets, key=by_number)}
