@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import flax.linen as nn
 import flax.serialization
 import jax
 import jax.numpy as jnp
