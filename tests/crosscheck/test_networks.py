@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cbam_core import Architecture, check_weights, network_shapes, reference_network
-from crosscheck.check import NETWORK_LIMITS, plan, select_networks
+from cbam_core import Architecture, check_weights, network_shapes, pullbacks, reference_network
+from crosscheck.check import NETWORK_LIMITS, Plan, check, plan, select_networks
 from crosscheck.compare import compare_pass
+from crosscheck.faults.norm import NORM
 from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.networks import network_case
 
@@ -72,6 +73,74 @@ def test_a_difference_in_meaning_shows(changes):
         judged = {c.quantity: c for c in compare_pass(wrong, right, NETWORK_LIMITS["float64"])}
         assert not judged["output"].ok
         assert not judged["grad:stem.conv.kernel"].ok
+
+
+def _same(x):
+    """x as the windows of TensorFlow's and Keras' SAME find it where sides are even and strides 2.
+
+    They have one row and column less of padding in front and one more behind.
+    """
+    return np.pad(x[:, 1:, 1:], [(0, 0), (0, 1), (0, 1), (0, 0)])
+
+
+def _convolved_as_same(x, weights, *, stride=1, groups=1):
+    shifted = _same(x) if stride > 1 and weights["kernel"].shape[0] > 1 else x
+    return pullbacks.convolve(shifted, weights, stride=stride, groups=groups)
+
+
+def _biased(x, weights, *, momentum):
+    kept = pullbacks.running_statistics(x, weights, momentum=momentum)
+    unbiased = x.reshape(-1, x.shape[-1]).var(0, ddof=1)
+    count = x.size // x.shape[-1]
+    return kept | {"var": kept["var"] - momentum * unbiased / count}
+
+
+# What a port of a network gets wrong: the reference's own code, and what stands there instead.
+# A max pool padded with 0 is not among them: behind a relu it has the same value and gradient.
+FAULTS = {
+    "same-padding": {"convolve": _convolved_as_same},
+    "same-padding-of-the-pool": {"max_pool": lambda x: pullbacks.max_pool(_same(x))},
+    "eps-of-keras": {"NORM_EPS": 1e-3},
+    "momentum-of-keras": {"NORM_MOMENTUM": 0.01},
+    "momentum-complement": {"NORM_MOMENTUM": 0.9},
+    "biased-running-variance": {"running_statistics": _biased},
+    "relu6": {"_RELU": lambda x: reference_network._weightless(pullbacks.relu)(np.minimum(x, 6.0))},
+    "sum-for-average": {"avg": lambda x, axes: pullbacks.avg(x * x[0, ..., 0].size, axes)},
+}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network of few layers, which has what the large ones have."""
+    fields = {"attention": "cbam", "spec": {"kernel_size": 3}, "num_classes": 2}
+    return network_case("small", Architecture("bottleneck", (1, 1), (4, 8), **fields), size=64)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_shows(small, fault, monkeypatch):
+    """In the reference itself, so that no framework is needed to tell that the case reveals it."""
+    right = {training: small.expected(training) for training in (False, True)}
+    for name, faulty in FAULTS[fault].items():
+        monkeypatch.setattr(reference_network, name, faulty)
+    caught = [
+        comparison.quantity
+        for training in (False, True)
+        for comparison in compare_pass(
+            small.expected(training), right[training], NETWORK_LIMITS["float64"]
+        )
+        if not comparison.ok
+    ]
+    assert caught
+
+
+def test_a_fault_in_a_package_is_caught(small):
+    """crosscheck.faults has those of blocks; a norm is the same in a network."""
+    names = ["missing-norm", *(fault.name for fault in NORM if fault.mode == "train")]
+    plans = [Plan(small, "float64", "train", name) for name in ("", *names)]
+    report = check([FRAMEWORKS["torch"]], {"torch": plans})
+    assert [str(row.comparison) for row in report.rows if not row.fault and not row.ok] == []
+    assert [row.fault for row in report.rows if row.fault and row.caught] == names
+    assert report.ok
 
 
 def test_a_sample_runs_training_alone():

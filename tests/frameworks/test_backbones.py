@@ -127,7 +127,7 @@ def test_dropout_is_for_training(framework, training):
 
 
 def test_the_sums_of_a_head_do_not_overflow(framework):
-    """In float16 the map that the head averages is 512 everywhere, and its sum beyond all bounds."""
+    """In float16 the map that the head averages is 512 everywhere, with a sum beyond all bounds."""
     architecture = Architecture("basic", (1,), (64,), stem="cifar", head="dual_pooling")
     network = framework.build("Backbone", architecture, dtype="float16")
     weights = framework.package.to_canonical(network)

@@ -15,9 +15,9 @@ import pytest
 import cbam_keras
 from cbam_core import Architecture, CBAMSpec, parameters, pullbacks, reference_network
 from cbam_core.costs import is_statistic
-from cbam_keras import Backbone, DualPoolingHead, ops
+from cbam_keras import Backbone, DualPoolingHead, evaluate, ops
 from cbam_keras.evaluate import differentiate
-from cbam_keras.layers import CONV
+from cbam_keras.layers import CONV, BatchNorm
 from tests import networks
 from tests.compare import assert_equal
 
@@ -277,6 +277,42 @@ def test_the_max_pool_is_padded_with_nothing(size):
     output, _ = pullbacks.max_pool(x)
     found = ops.max_pool(keras.ops.convert_to_tensor(x, "float64"))
     assert_equal({"": numpy(found)}, {"": output}, 0)
+
+
+class _Twice(keras.layers.Layer):
+    """relu(norm(x) * max(norm(x)) + norm(other)), of [x ; other]."""
+
+    def build(self, input_shape):
+        self.norm = BatchNorm(1e-5, 0.1, dtype="float64")
+
+    def call(self, pair, training=False):
+        x, other = (self.norm(part, training=training) for part in keras.ops.split(pair, 2, 0))
+        return ops.relu(x * ops.max(x, (1, 2)) + other)
+
+
+def test_a_gradient_finds_a_maximum_that_was_computed_twice():
+    """XLA computes a normalised map anew for each use, with fused multiply-adds or without."""
+    rng = np.random.default_rng(0)
+    x, other, cotangent = rng.standard_normal((3, 2, 5, 6, 24))
+    weights = {"scale": np.ones(24), "bias": np.zeros(24), "mean": np.zeros(24), "var": np.ones(24)}
+    (normal, norm_pullback), (added, other_pullback) = (
+        pullbacks.batch_norm(part, weights, eps=1e-5, training=True) for part in (x, other)
+    )
+    maximum, max_pullback = pullbacks.max(normal, (1, 2))
+    y, relu_pullback = pullbacks.relu(normal * maximum + added)
+    dy = relu_pullback(cotangent)
+    dnormal = dy * maximum + max_pullback((dy * normal).sum((1, 2), keepdims=True))
+    right = np.concatenate([norm_pullback(dnormal)[0], other_pullback(dy)[0]])
+
+    layer = _Twice(dtype="float64")
+    pair, dy = (
+        keras.ops.convert_to_tensor(array) for array in (np.concatenate([x, other]), cotangent)
+    )
+    layer(pair)
+    run = evaluate._RUN[keras.backend.backend()]
+    found, gradient, *_ = run(layer, pair, dy, training=True, compiled=False)
+    assert_equal({"": numpy(found)}, {"": y}, 1e-14)
+    assert_equal({"": numpy(gradient)}, {"": right}, 1e-13)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
