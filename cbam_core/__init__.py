@@ -24,15 +24,15 @@ from cbam_core.weights import (
 )
 
 if TYPE_CHECKING:
-    from cbam_core.blocks import Block
     from cbam_core.checkpoints import Checkpoint, read, write
     from cbam_core.contents import CheckpointError
     from cbam_core.conversion import Conversion, convert
     from cbam_core.dialects import DIALECTS
+    from cbam_core.finding.blocks import Block
 
 # Whoever builds a block needs no tables of public files, so these are imported at their first use.
 _AT_FIRST_USE = {
-    "Block": "blocks",
+    "Block": "finding.blocks",
     "Checkpoint": "checkpoints",
     "CheckpointError": "contents",
     "Conversion": "conversion",

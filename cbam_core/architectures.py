@@ -76,7 +76,7 @@ class Block:
         return self.units[-1].outputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Architecture:
     """A backbone, as every choice that tells it from others; validated.
 
@@ -102,7 +102,10 @@ class Architecture:
         ValueError: a value that no backbone can have; the message names it.
 
     Example:
-        >>> Architecture.named("resnet50", attention="cbam").stages[0][0].path
+        >>> network = Architecture.named("resnet50", attention="cbam")
+        >>> network
+        Architecture('bottleneck', (3, 4, 6, 3), attention='cbam')
+        >>> network.stages[0][0].path
         'stage1.block0'
     """
 
@@ -145,6 +148,15 @@ class Architecture:
         attention = self.attention_at(self.stem_unit.outputs)
         if attention and attention.rank != 2:
             raise ValueError(f"spec has rank={attention.rank}; pass rank=2, that of pictures")
+
+    def __repr__(self) -> str:
+        """As it is called, without the fields that have their default."""
+        changed = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)[2:]
+            if getattr(self, field.name) != field.default
+        ]
+        return f"Architecture({', '.join([repr(self.kind), repr(self.depths), *changed])})"
 
     @classmethod
     def named(cls, name: str, **changes: Any) -> Architecture:

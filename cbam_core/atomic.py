@@ -12,7 +12,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; afterwards it is synced and renamed to `target`."""
+    """A path beside `target` to write to; afterwards it is synced and renamed to `target`.
+
+    Raises:
+        FileExistsError: there is a folder at `target`.
+    """
+    if target.is_dir():
+        raise FileExistsError(f"{target} is a folder; pass the path of a file")
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     beside = Path(name)

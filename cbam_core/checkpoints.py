@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from cbam_core import blocks, containers
-from cbam_core.blocks import Block
+from cbam_core import containers
+from cbam_core.architectures import Architecture, network_shapes
 from cbam_core.contents import CheckpointError, Contents
 from cbam_core.dialects import Dialect, named
-from cbam_core.nestings import unwrap
+from cbam_core.finding import blocks
+from cbam_core.finding.blocks import Block
+from cbam_core.finding.nestings import unwrap
+from cbam_core.networks.finding import find_network
+from cbam_core.networks.network import Network, canonical_network
 from cbam_core.spec import CBAMSpec
 from cbam_core.weights import as_canonical, check_weights, weight_shapes
 
 FORMAT = "1"
+
+Owner = TypeVar("Owner", Block, Network)
+Described = TypeVar("Described", CBAMSpec, Architecture)
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,10 @@ class Checkpoint:
         blocks: path in the model -> the CBAM or squeeze-and-excitation block that stands there; a
             block that is all of the file has the path "". The number of gates that have one (ca1,
             sa1) stands behind a #.
-        rest: name in the file -> array, of all that belongs to no block.
+        rest: name in the file -> array, of all that belongs to no block and no network.
         facts: what stands beside the arrays ("epoch", "arch").
         lookalikes: path -> the dialect of what looks like a CBAM and is not the paper's.
+        network: the whole network that the file holds, or why it is none.
     """
 
     path: str
@@ -39,11 +47,21 @@ class Checkpoint:
     rest: Mapping[str, np.ndarray] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     lookalikes: Mapping[str, Dialect] = field(default_factory=dict)
+    network: Network | str = "it holds a block alone"
 
     @property
     def dialect(self) -> str:
-        """The dialect of the blocks; several are joined by commas."""
+        """The dialect of the blocks, several with commas; the network's if it has none."""
+        if not self.blocks and isinstance(self.network, Network):
+            return self.network.dialect
         return ", ".join(dict.fromkeys(block.dialect for block in self.blocks.values()))
+
+    @property
+    def architecture(self) -> Architecture:
+        """That of the whole network; a CheckpointError if the file holds none."""
+        if isinstance(self.network, str):
+            raise CheckpointError(self.path, f"holds no whole network: {self.network}")
+        return self.network.architecture
 
     @property
     def spec(self) -> CBAMSpec:
@@ -58,7 +76,9 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """Canonical weights: of the one block under their own names, of several under its path."""
+        """Canonical weights: of the network or the one block; of several under their paths."""
+        if isinstance(self.network, Network):
+            return self.network.weights
         if len(self.blocks) == 1:
             return next(iter(self.blocks.values())).weights
         return {
@@ -69,7 +89,7 @@ class Checkpoint:
 
 
 def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any) -> Checkpoint:
-    """Read the CBAMs of a weight file, whoever wrote it.
+    """Read the CBAMs of a weight file, or a whole network, whoever wrote it.
 
     Args:
         dialect: the implementation that wrote it, a key of `cbam_core.DIALECTS`, or several with
@@ -97,32 +117,50 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
     CBAMSpec(1).replace(**fields)
     contents = containers.read(path)
     if "cbam_format" in contents.metadata and asked in ([], ["canonical"]):
-        return _canonical(path, contents)
+        return _canonical(path, contents, fields)
     names = unwrap(contents.arrays)
     arrays = {bare: contents.arrays[name] for bare, name in names.items()}
     try:
         found, lookalikes = blocks.find(arrays, dialect, fields)
     except ValueError as error:
         raise CheckpointError(path, str(error)) from error
-    if not found:
+    try:
+        network: Network | str = find_network(arrays, found)
+    except ValueError as error:
+        network = str(error)
+    if not found and isinstance(network, str):
         raise CheckpointError(path, _nothing(arrays, dialect, lookalikes))
     found = {place: _in_file(block, names) for place, block in found.items()}
-    taken = {name for block in found.values() for name in (*block.names.values(), *block.counters)}
+    taken = _names(found.values())
+    if isinstance(network, Network):
+        network = _in_file(network, names)
+        taken |= _names([network])
     rest = {name: array for name, array in contents.arrays.items() if name not in taken}
-    return Checkpoint(os.fspath(path), found, rest, contents.facts, lookalikes)
+    return Checkpoint(os.fspath(path), found, rest, contents.facts, lookalikes, network)
 
 
-def _in_file(block: Block, names: Mapping[str, str]) -> Block:
-    """The block with the names that its arrays have in the file, nestings and all."""
-    own = {canonical: names[name] for canonical, name in block.names.items()}
-    return replace(block, names=own, counters=tuple(names[name] for name in block.counters))
+def _names(owners: Iterable[Block | Network]) -> set[str]:
+    return {name for owner in owners for name in (*owner.names.values(), *owner.counters)}
 
 
-def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec: CBAMSpec) -> None:
-    """Write canonical `weights` and `spec` as a safetensors file, whole or not at all.
+def _in_file(owner: Owner, names: Mapping[str, str]) -> Owner:
+    """The block or network with the names that its arrays have in the file, nestings and all."""
+    own = {canonical: names[name] for canonical, name in owner.names.items()}
+    bare, whole = next((name, names[name]) for name in owner.names.values())
+    counters = {names[name]: array for name, array in owner.counters.items()}
+    return replace(owner, names=own, counters=counters, around=whole[: whole.rindex(bare)])
+
+
+def write(
+    path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec: CBAMSpec | Architecture
+) -> None:
+    """Write canonical `weights` of a block or a network as a safetensors file, whole or not at all.
 
     The file is written beside the target, synced and renamed, so that a reader, or a crash at any
     moment, finds the old file or the new one.
+
+    Args:
+        spec: of the block, or the network's architecture.
 
     Raises:
         ValueError: the weights are not those of the spec; nothing has been written.
@@ -135,42 +173,81 @@ def write(path: os.PathLike[str] | str, weights: Mapping[str, np.ndarray], spec:
         >>> cbam_core.read(path).spec
         CBAMSpec(64)
     """
-    check_weights(spec, weights)
-    metadata = {"cbam_format": FORMAT, "spec": json.dumps(spec.to_dict())}
+    is_network = isinstance(spec, Architecture)
+    check_weights(network_shapes(spec) if isinstance(spec, Architecture) else spec, weights)
     arrays = {name: as_canonical(array) for name, array in weights.items()}
-    containers.write(path, Contents(arrays, {}, metadata), containers.CONTAINERS["safetensors"])
+    metadata = {"architecture" if is_network else "spec": json.dumps(spec.to_dict())}
+    contents = Contents(arrays, {}, {"cbam_format": FORMAT, **metadata})
+    containers.write(path, contents, containers.CONTAINERS["safetensors"])
 
 
-def _canonical(path: os.PathLike[str] | str, contents: Contents) -> Checkpoint:
+def _canonical(
+    path: os.PathLike[str] | str, contents: Contents, fields: Mapping[str, Any]
+) -> Checkpoint:
     """A file with the spec in its metadata, which leaves nothing to find out."""
-    found = contents.metadata["cbam_format"]
-    if found != FORMAT:
+    form = contents.metadata["cbam_format"]
+    if form != FORMAT:
         raise CheckpointError(
-            path, f"has cbam_format={found!r} in its metadata, expected {FORMAT!r}"
+            path, f"has cbam_format={form!r} in its metadata, expected {FORMAT!r}"
         )
+    if "architecture" in contents.metadata:
+        return _canonical_network(path, contents, fields)
     try:
-        specs = _specs(contents.metadata)
+        specs = {place: _told(s, fields) for place, s in _specs(contents.metadata).items()}
         shapes = {
             name: (path, leaf, shape)
             for path, spec in specs.items()
             for leaf, shape in weight_shapes(spec).items()
             for name in [f"{path}.{leaf}" if path else leaf]
         }
-        own = {name: array for name, array in contents.arrays.items() if name in shapes}
+        in_file = {bare: name for bare, name in unwrap(contents.arrays).items() if bare in shapes}
+        own = {bare: contents.arrays[name] for bare, name in in_file.items()}
         # A file of one block is strict; in a network other layers stand beside the blocks.
         strict = contents.arrays if "spec" in contents.metadata else own
         check_weights({name: shape for name, (_, _, shape) in shapes.items()}, strict)
+        for name, array in own.items():
+            blocks.check_values(name, array)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid CBAM: {error}") from error
-    weights: dict[str, dict[str, np.ndarray]] = {place: {} for place in specs}
+    found = {place: Block("canonical", spec, {}, {}, {}, {}) for place, spec in specs.items()}
     for name, (place, leaf, _) in shapes.items():
-        weights[place][leaf] = own[name]
-    found_blocks = {}
-    for place, spec in specs.items():
-        names = {leaf: f"{place}.{leaf}" if place else leaf for leaf in weights[place]}
-        found_blocks[place] = Block("canonical", spec, weights[place], names, (), {})
-    rest = {name: array for name, array in contents.arrays.items() if name not in own}
-    return Checkpoint(os.fspath(path), found_blocks, rest, contents.facts)
+        found[place].weights[leaf], found[place].names[leaf] = own[name], name
+    found = {place: _in_file(block, in_file) for place, block in found.items()}
+    taken = set(in_file.values())
+    rest = {name: array for name, array in contents.arrays.items() if name not in taken}
+    return Checkpoint(os.fspath(path), found, rest, contents.facts)
+
+
+def _canonical_network(
+    path: os.PathLike[str] | str, contents: Contents, fields: Mapping[str, Any]
+) -> Checkpoint:
+    """A file with the architecture in its metadata."""
+    try:
+        described = json.loads(contents.metadata["architecture"])
+        if not isinstance(described, dict):
+            raise ValueError("its metadata has no architecture, which is a JSON object")
+        architecture = _told(Architecture.from_dict(described), fields)
+        network, found = canonical_network(architecture, contents.arrays)
+    except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"holds no valid network: {error}") from error
+    rest = {name: array for name, array in contents.arrays.items() if name not in network.names}
+    return Checkpoint(os.fspath(path), found, rest, contents.facts, {}, network)
+
+
+def _told(described: Described, fields: Mapping[str, Any]) -> Described:
+    """A spec, or an architecture, with what the caller says that no array shows."""
+    if isinstance(described, Architecture):
+        told = replace(described, spec=tuple({**dict(described.spec), **fields}.items()))
+        is_alike = not fields or network_shapes(told) == network_shapes(described)
+    else:
+        told = described.replace(**fields)
+        is_alike = weight_shapes(told) == weight_shapes(described)
+    if not is_alike:
+        said = ", ".join(f"{field}={value!r}" for field, value in fields.items())
+        raise ValueError(
+            f"its arrays are those of {described!r}, and {said} was passed; leave it out"
+        )
+    return told
 
 
 def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:
@@ -179,7 +256,7 @@ def _specs(metadata: Mapping[str, str]) -> dict[str, CBAMSpec]:
         specs = json.loads(metadata["specs"])
     else:
         specs = {"": json.loads(metadata.get("spec", "null"))}
-    if not isinstance(specs, dict) or not all(isinstance(one, dict) for one in specs.values()):
+    if not (isinstance(specs, dict) and specs and all(isinstance(s, dict) for s in specs.values())):
         raise ValueError("its metadata has no spec, which is a JSON object")
     return {path: CBAMSpec.from_dict(fields) for path, fields in specs.items()}
 

@@ -17,7 +17,10 @@ Weights = Mapping[str, np.ndarray]
 # Ways out of a refusal, by what they mean.
 _FOLD = "; --fold folds it into the biased convolution, which is exact in evaluation"
 _FILL = "; --fill writes zeros, which is exact"
-_SET = {"norm_momentum": ", which matters in training alone; pass norm_momentum={} to read it so"}
+_SET = {
+    "norm_momentum": ", which matters in training alone; pass norm_momentum={0} (--set "
+    "norm_momentum={0}) to read it so"
+}
 
 
 def express(
@@ -84,7 +87,7 @@ def _fixed(spec: CBAMSpec, dialect: Dialect, has: set[str]) -> list[str]:
     read = fields_read(
         channel=spec.has_channel_gate,
         spatial=spec.has_spatial_gate,
-        norm=spec.has_spatial_gate and spec.spatial_norm,
+        norm=spec.has_spatial_gate and spec.spatial_norm and "spatial_norm" in has,
     )
     # What the shapes of the weights show.
     free = {"channels", "reduction", "hidden", "kernel_size", "rank", *SWITCHES.values()}
@@ -128,16 +131,23 @@ def fold_norm(spec: CBAMSpec, weights: Weights) -> tuple[CBAMSpec, dict[str, np.
     kept = {name: w for name, w in weights.items() if not name.startswith("spatial.norm.")}
     dtype = weights["spatial.conv.kernel"].dtype
     kept |= {name: array.astype(dtype) for name, array in folded.items()}
-    return spec.replace(spatial_norm=False, spatial_bias=True), kept
+    # What a block without a norm does not read, a reader can't find.
+    plain = {field: getattr(CBAMSpec(1), field) for field in ("norm_eps", "norm_momentum")}
+    return spec.replace(spatial_norm=False, spatial_bias=True, **plain), kept
 
 
 def spell(
-    blocks: Mapping[str, tuple[CBAMSpec, Weights]], dialect: Dialect
+    blocks: Mapping[str, tuple[CBAMSpec, Weights]],
+    dialect: Dialect,
+    batches: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """The blocks, by their paths, under the names and in the layouts of `dialect`.
 
     Where its layers have no names but those of the framework (dense, dense_1, conv2d, dense_2),
     the blocks follow each other, and the paths are left out.
+
+    Args:
+        batches: path -> how many batches the block's norm has seen, which PyTorch counts; else 0.
     """
     arrays: dict[str, np.ndarray] = {}
     numbers: Counter[str] = Counter()
@@ -150,7 +160,8 @@ def spell(
             arrays[names[canonical]] = leaves[canonical][1].write(array, spec.rank)
         if "spatial.norm.mean" in weights:
             for counter in counters(leaves):
-                arrays[_placed(path, counter)] = np.zeros((), np.int64)
+                seen = (batches or {}).get(path, np.zeros((), np.int64))
+                arrays[_placed(path, counter)] = seen
     return arrays
 
 

@@ -11,8 +11,9 @@ maps are (N, H, W, C) of any size.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +21,16 @@ from flax import nnx
 from flax.typing import Dtype
 from jax import Array
 
-from cbam_core import Architecture, CBAMSpec, check_pictures, initial_network
-from cbam_core.architectures import (
-    NORM_EPS,
-    NORM_MOMENTUM,
-    Block,
-    Unit,
-    attention_fields,
-)
+from cbam_core import Architecture, CBAMSpec, check_pictures
+from cbam_core.architectures import NORM_EPS, NORM_MOMENTUM, Block, Unit
+from cbam_core.planning import plan
 from cbam_flax.attention import CBAM
 from cbam_flax.layers import BatchNorm
 from cbam_flax.ops import avg, max, relu
 from cbam_flax.weights import load_canonical, shapes_of
+
+if TYPE_CHECKING:
+    from cbam_core import Checkpoint
 
 
 class Stem(nnx.Module):
@@ -243,12 +242,13 @@ def build(
     *,
     attention: str | None = None,
     spec: CBAMSpec | str | None = None,
-    placement: str = "block",
-    stem: str = "imagenet",
-    stride_on: str = "3x3",
-    num_classes: int = 1000,
-    head: str = "plain",
+    placement: str | None = None,
+    stem: str | None = None,
+    stride_on: str | None = None,
+    num_classes: int | None = None,
+    head: str | None = None,
     features_only: bool = False,
+    weights: os.PathLike[str] | str | Checkpoint | None = None,
     init: str | None = None,
     seed: int = 0,
     dtype: Dtype | None = None,
@@ -262,22 +262,31 @@ def build(
     Args:
         name: of the factory, a key of `cbam_core.ARCHITECTURES`.
         attention, placement, stem, stride_on, num_classes, head, ...: see
-            `cbam_core.Architecture`.
+            `cbam_core.Architecture`, which has the defaults.
         spec: of the attention, a preset's name or a CBAMSpec, whose channels do not count; the
             authors' if None.
         features_only: see `Backbone`.
+        weights: a file of a whole network in any dialect, or what `cbam_core.read` found in it;
+            the architecture comes from there. head="new" gives it a new head of `num_classes`,
+            and an attention that it lacks is new; a warning names what is.
         init: a scheme of `cbam_core.initial_network`, the same values in every framework; nnx's
             own initial values if None.
         seed: of `init`.
         dtype, param_dtype, axis_name, rngs: see `Backbone`.
 
     Raises:
-        ValueError, TypeError: an argument that no such network can have.
+        ValueError, TypeError: an argument that no such network can have, or another than the
+            network of the file.
+        FileNotFoundError, ImportError, CheckpointError: as `cbam_core.read`.
     """
-    architecture = Architecture.named(
+    architecture, values = plan(
         name,
+        weights=weights,
+        spec=spec,
+        features_only=features_only,
+        init=init,
+        seed=seed,
         attention=attention,
-        spec=attention_fields(spec),
         placement=placement,
         stem=stem,
         stride_on=stride_on,
@@ -291,15 +300,14 @@ def build(
         "param_dtype": param_dtype,
         "axis_name": axis_name,
     }
-    if init is None:
+    if values is None:
         return Backbone(architecture, rngs=rngs, **options)
     # Only the shapes: what draws other values would take JAX long to compile.
     network = nnx.eval_shape(
         lambda: Backbone(architecture, rngs=nnx.Rngs(params=0, dropout=0), **options)
     )
-    drawn = initial_network(architecture, init, seed=seed)
-    load_canonical(network, {name: drawn[name] for name in shapes_of(network)})
-    if head == "dual_pooling" and not features_only:
+    load_canonical(network, {name: values[name] for name in shapes_of(network)})
+    if architecture.head == "dual_pooling" and not features_only:
         nnx.reseed(network, dropout=rngs.dropout())
     return network
 
@@ -345,11 +353,11 @@ def resnext101_32x4d(**arguments: Any) -> Backbone:
     return build("resnext101_32x4d", **arguments)
 
 
-def wide_resnet18(*, widen: float = 2.0, **arguments: Any) -> Backbone:
+def wide_resnet18(*, widen: float | None = None, **arguments: Any) -> Backbone:
     """ResNet-18, `widen` times as wide behind its stem; see `build` for the other arguments."""
     return build("wide_resnet18", widen=widen, **arguments)
 
 
-def mobilenet(*, widen: float = 1.0, **arguments: Any) -> Backbone:
+def mobilenet(*, widen: float | None = None, **arguments: Any) -> Backbone:
     """MobileNet, `widen` times as wide; see `build` for the other arguments."""
     return build("mobilenet", widen=widen, **arguments)

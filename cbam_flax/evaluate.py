@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ def _differentiate(
 
 @functools.partial(jax.jit, static_argnames="graph")
 def _step(
-    graph: nnx.GraphDef[CBAM | Backbone],
+    graph: nnx.GraphDef[Any],
     params: nnx.State,
     others: nnx.State,
     x: Array,

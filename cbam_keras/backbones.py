@@ -13,23 +13,22 @@ under every policy.
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import KerasTensor as Tensor
 
-from cbam_core import Architecture, CBAMSpec, check_pictures, initial_network
-from cbam_core.architectures import (
-    NORM_EPS,
-    NORM_MOMENTUM,
-    Block,
-    Unit,
-    attention_fields,
-)
+from cbam_core import Architecture, CBAMSpec, check_pictures
+from cbam_core.architectures import NORM_EPS, NORM_MOMENTUM, Block, Unit
+from cbam_core.planning import plan
 from cbam_keras import ops
 from cbam_keras.attention import CBAM
 from cbam_keras.layers import BatchNorm, Conv2D, Linear, check_data_format
 from cbam_keras.weights import load_canonical, shapes_of
+
+if TYPE_CHECKING:
+    from cbam_core import Checkpoint
 
 
 class Stem(keras.layers.Layer):
@@ -316,12 +315,13 @@ def build(
     *,
     attention: str | None = None,
     spec: CBAMSpec | str | None = None,
-    placement: str = "block",
-    stem: str = "imagenet",
-    stride_on: str = "3x3",
-    num_classes: int = 1000,
-    head: str = "plain",
+    placement: str | None = None,
+    stem: str | None = None,
+    stride_on: str | None = None,
+    num_classes: int | None = None,
+    head: str | None = None,
     features_only: bool = False,
+    weights: os.PathLike[str] | str | Checkpoint | None = None,
     init: str | None = None,
     seed: int = 0,
     data_format: str | None = None,
@@ -333,22 +333,31 @@ def build(
     Args:
         name: of the factory, a key of `cbam_core.ARCHITECTURES`.
         attention, placement, stem, stride_on, num_classes, head, ...: see
-            `cbam_core.Architecture`.
+            `cbam_core.Architecture`, which has the defaults.
         spec: of the attention, a preset's name or a CBAMSpec, whose channels do not count; the
             authors' if None.
         features_only: see `Backbone`.
+        weights: a file of a whole network in any dialect, or what `cbam_core.read` found in it;
+            the architecture comes from there. head="new" gives it a new head of `num_classes`,
+            and an attention that it lacks is new; a warning names what is.
         init: a scheme of `cbam_core.initial_network`, the same values in every framework; Keras'
             own initial values if None.
         seed: of `init`.
         data_format, dtype: see `Backbone`.
 
     Raises:
-        ValueError, TypeError: an argument that no such network can have.
+        ValueError, TypeError: an argument that no such network can have, or another than the
+            network of the file.
+        FileNotFoundError, ImportError, CheckpointError: as `cbam_core.read`.
     """
-    architecture = Architecture.named(
+    architecture, values = plan(
         name,
+        weights=weights,
+        spec=spec,
+        features_only=features_only,
+        init=init,
+        seed=seed,
         attention=attention,
-        spec=attention_fields(spec),
         placement=placement,
         stem=stem,
         stride_on=stride_on,
@@ -359,9 +368,8 @@ def build(
     network = Backbone(
         architecture, features_only=features_only, data_format=data_format, dtype=dtype
     )
-    if init is not None:
-        drawn = initial_network(architecture, init, seed=seed)
-        load_canonical(network, {name: drawn[name] for name in shapes_of(network)})
+    if values is not None:
+        load_canonical(network, {name: values[name] for name in shapes_of(network)})
     return network
 
 
@@ -404,11 +412,11 @@ def resnext101_32x4d(**arguments: Any) -> Backbone:
     return build("resnext101_32x4d", **arguments)
 
 
-def wide_resnet18(*, widen: float = 2.0, **arguments: Any) -> Backbone:
+def wide_resnet18(*, widen: float | None = None, **arguments: Any) -> Backbone:
     """ResNet-18, `widen` times as wide behind its stem; see `build` for the other arguments."""
     return build("wide_resnet18", widen=widen, **arguments)
 
 
-def mobilenet(*, widen: float = 1.0, **arguments: Any) -> Backbone:
+def mobilenet(*, widen: float | None = None, **arguments: Any) -> Backbone:
     """MobileNet, `widen` times as wide; see `build` for the other arguments."""
     return build("mobilenet", widen=widen, **arguments)

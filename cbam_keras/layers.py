@@ -38,8 +38,10 @@ class Linear(keras.layers.Dense):
 class Conv1D(keras.layers.Conv1D):
     """A convolution (N, L, in) -> (N, L', out), padded alike on both sides."""
 
-    def convolution_op(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return _convolve(self, x, kernel)
+    # That of Keras' own class, alone of the three, does not go through `convolution_op`.
+    def call(self, x: Tensor) -> Tensor:
+        y = _convolve(self, x, _value(self.kernel))
+        return y if self.bias is None else y + _value(self.bias)
 
 
 class Conv2D(keras.layers.Conv2D):
@@ -61,6 +63,10 @@ CONV: dict[int, type[Any]] = {1: Conv1D, 2: Conv2D, 3: Conv3D}
 
 def _convolve(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
     """At stride 1 and an odd size k, "same" pads k // 2 on both sides."""
+    if x.shape[0] == 0:
+        # TensorFlow's oneDNN kernels return an empty batch as it is, so a map of 0 joins it.
+        joined = keras.ops.pad(x, [(0, 1), *[(0, 0)] * (layer.rank + 1)])
+        return _convolve(layer, joined, kernel)[:0]
     options = {"strides": layer.strides, "padding": "same", "data_format": "channels_last"}
     if max(layer.strides) > 1:
         sides = [(size // 2, size // 2) for size in layer.kernel_size]
@@ -70,8 +76,7 @@ def _convolve(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
         return keras.ops.depthwise_conv(x, _depthwise(_in_torch_order(kernel), x), **options)
     if layer.groups > 1:
         kernel = _block_diagonal(kernel, layer.groups)
-    # TensorFlow's oneDNN kernels give an empty batch as many channels as x has, where a
-    # convolution has fewer filters; hence the slice.
+    # In a graph of unknown batch size too, where that leaves it the channels of x.
     return keras.ops.conv(x, _in_torch_order(kernel), **options)[..., : layer.filters]
 
 
@@ -131,6 +136,7 @@ class BatchNorm(keras.layers.Layer):
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         scale, bias, mean, var = map(_value, (self.scale, self.bias, self.mean, self.var))
         wide = ops.at_least_float32(x)
+        centred = wide - mean
         if training and self.trainable:
             if None not in x.shape and math.prod(x.shape[:-1]) == 1:
                 raise ValueError(
@@ -138,9 +144,9 @@ class BatchNorm(keras.layers.Layer):
                     f"statistics need at least 2; pass a larger batch or picture, or switch to "
                     f"evaluation"
                 )
-            mean, var = self.moments(wide)
+            centred, mean, var = self.moments(wide)
             self.update(wide, mean, var)
-        y = (wide - mean) / keras.ops.sqrt(var + self.eps) * scale + bias
+        y = centred / keras.ops.sqrt(var + self.eps) * scale + bias
         return keras.ops.cast(y, x.dtype)
 
     def update(self, x: Tensor, mean: Tensor, var: Tensor) -> None:
@@ -155,12 +161,19 @@ class BatchNorm(keras.layers.Layer):
             moved = (1 - self.momentum) * _value(running) + self.momentum * new
             running.assign(keras.ops.where(count > 1, moved, _value(running)))
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance over all axes but the last, each (C,)."""
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x without its mean, and over all axes but the last the mean and the biased variance (C,).
+
+        The mean is taken off twice: what rounding leaves of it in the backward pass would be summed
+        up in the gradients of the layer before, where it can be a hundred times the rounding of all
+        else.
+        """
         axes = tuple(range(x.ndim - 1))
         count = ops.count(x, axes)
         mean = keras.ops.sum(x, axes) / count
-        return mean, keras.ops.sum(keras.ops.square(x - mean), axes) / count
+        centred = x - mean
+        centred = centred - keras.ops.sum(centred, axes) / count
+        return centred, mean, keras.ops.sum(keras.ops.square(centred), axes) / count
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

@@ -36,10 +36,38 @@ def avg(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def max(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The maximum over `axes`, whose gradient all backends split evenly among ties."""
-    # Keras on torch refuses a batch of 0, whose maximum is as empty as its sum.
-    reduce = keras.ops.sum if 0 in tuple(x.shape) else keras.ops.max
-    return reduce(x, axes, keepdims=True)
+    """The maximum over neighbouring `axes`; its gradient is split evenly among ties."""
+    if 0 in tuple(x.shape):
+        # Keras on torch refuses a batch of 0, whose maximum is as empty as its sum.
+        return keras.ops.sum(x, axes, keepdims=True)
+
+    @keras.ops.custom_gradient
+    def split_evenly(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+        y = keras.ops.max(x, axes, keepdims=True)
+
+        def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
+            dy = arguments[-1] if upstream is None else upstream
+            # Where x is cheap, XLA computes it anew for each use and may round it otherwise (a
+            # fused multiply-add here, none there): then nothing equals y, and only the first
+            # place is sure.
+            is_max = keras.ops.logical_or(x == y, _is_first_max(x, axes))
+            is_max = keras.ops.cast(is_max, x.dtype)
+            return is_max * (dy / keras.ops.sum(is_max, axes, keepdims=True))
+
+        return y, gradient
+
+    return split_evenly(x)
+
+
+def _is_first_max(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    shape, start = keras.ops.shape(x), axes[0] % x.ndim
+    size = math.prod(shape[axis] for axis in axes)
+    flat = keras.ops.reshape(x, (*shape[:start], size, *shape[start + len(axes) :]))
+    first = keras.ops.expand_dims(keras.ops.argmax(flat, start), start)
+    places = keras.ops.reshape(
+        keras.ops.arange(size, dtype=first.dtype), (size, *[1] * (flat.ndim - start - 1))
+    )
+    return keras.ops.reshape(first == places, shape)
 
 
 def lp(x: Tensor, axes: tuple[int, ...]) -> Tensor:

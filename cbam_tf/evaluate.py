@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -91,7 +91,7 @@ def _differentiate(
     compiled: bool,
 ) -> tuple[dict[str, np.ndarray], str]:
     load_canonical(module, weights)
-    run = tf.function(module, autograph=False) if compiled else module
+    run: Callable[..., tf.Tensor] = tf.function(module, autograph=False) if compiled else module
     leaf = tf.cast(x, dtype)
     variables = named_weights(module)
     sources = {n: v for n, v in variables.items() if not is_statistic(n)} | {"input": leaf}

@@ -142,11 +142,15 @@ def recognise(path: Path) -> Container:
     if name:
         return CONTAINERS[name]
     if path.is_dir():
-        raise CheckpointError(path, "is a folder in which no weight file that is known stands")
+        raise CheckpointError(
+            path, "is a folder in which no weight file that is known stands; pass one of its files"
+        )
+    if not path.stat().st_size:
+        raise CheckpointError(path, "is empty; copy or download it again")
     for container in CONTAINERS.values():
         if path.name.endswith(container.endings):
             return container
-    kinds = ", ".join(container.about for container in CONTAINERS.values())
+    kinds = ", ".join(dict.fromkeys(container.about for container in CONTAINERS.values()))
     raise CheckpointError(path, f"is no weight file of a kind that is known ({kinds})")
 
 
@@ -208,12 +212,16 @@ def write(path: os.PathLike[str] | str, contents: Contents, container: Container
 
     Raises:
         ImportError: the library that writes it is not installed; the message names the extra.
-        FileExistsError: the target is a folder that exists.
+        FileNotFoundError: the folder of the target does not exist.
+        FileExistsError: there is a folder where the target is to be.
         ValueError: the container can't be written.
     """
     container.need()
     if container.writes is not True:
         raise ValueError(f"a {container.about} can't be written; {container.writes}")
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {folder}; create it first")
     whole = whole_folder if container.is_folder else whole_file
     with whole(Path(path)) as beside:
         if container.apart:

@@ -31,6 +31,11 @@ def by_content(path: Path) -> str | None:
             return name
     if end == _TENSORFLOW_END:
         return "tensorflow"
+    part = re.fullmatch(r"(.+)\.(data-\d+-of-\d+|meta)", path.name)
+    if part and path.with_name(f"{part[1]}.index").is_file():
+        raise CheckpointError(
+            path, f"is a part of a TensorFlow checkpoint; pass {path.with_name(part[1])}"
+        )
     for place, sign, reason in _FOREIGN:
         if head.startswith(sign, place):
             raise CheckpointError(path, reason)

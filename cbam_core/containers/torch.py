@@ -71,7 +71,7 @@ def _load(path: Path, *, mmap: bool) -> Any:
     try:
         with torch.serialization.safe_globals(standins.BY_NAME):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError) as error:
         # PyTorch's own text advises to run the code.
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:

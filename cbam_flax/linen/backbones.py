@@ -22,13 +22,8 @@ from flax.typing import Dtype
 from jax import Array
 
 from cbam_core import Architecture, CBAMSpec, check_pictures
-from cbam_core.architectures import (
-    NORM_EPS,
-    NORM_MOMENTUM,
-    Block,
-    Unit,
-    attention_fields,
-)
+from cbam_core.architectures import NORM_EPS, NORM_MOMENTUM, Block, Unit
+from cbam_core.planning import plan
 from cbam_flax.linen.attention import CBAM
 from cbam_flax.linen.layers import BatchNorm
 from cbam_flax.ops import avg, max, relu
@@ -293,11 +288,11 @@ def build(
     *,
     attention: str | None = None,
     spec: CBAMSpec | str | None = None,
-    placement: str = "block",
-    stem: str = "imagenet",
-    stride_on: str = "3x3",
-    num_classes: int = 1000,
-    head: str = "plain",
+    placement: str | None = None,
+    stem: str | None = None,
+    stride_on: str | None = None,
+    num_classes: int | None = None,
+    head: str | None = None,
     features_only: bool = False,
     dtype: Dtype | None = None,
     param_dtype: Dtype = jnp.float32,
@@ -308,12 +303,12 @@ def build(
     """The network of a factory.
 
     Its variables come from `network.init`, or, the same in every framework, from
-    `initial_variables`.
+    `initial_variables`; `pretrained` gives both from a file.
 
     Args:
         name: of the factory, a key of `cbam_core.ARCHITECTURES`.
         attention, placement, stem, stride_on, num_classes, head, ...: see
-            `cbam_core.Architecture`.
+            `cbam_core.Architecture`, which has the defaults.
         spec: of the attention, a preset's name or a CBAMSpec, whose channels do not count; the
             authors' if None.
         features_only, dtype, param_dtype, axis_name, use_running_average: see `Backbone`.
@@ -321,10 +316,14 @@ def build(
     Raises:
         ValueError, TypeError: an argument that no such network can have.
     """
-    architecture = Architecture.named(
+    architecture, _ = plan(
         name,
+        weights=None,
+        spec=spec,
+        features_only=features_only,
+        init=None,
+        seed=0,
         attention=attention,
-        spec=attention_fields(spec),
         placement=placement,
         stem=stem,
         stride_on=stride_on,
@@ -384,11 +383,11 @@ def resnext101_32x4d(**arguments: Any) -> Backbone:
     return build("resnext101_32x4d", **arguments)
 
 
-def wide_resnet18(*, widen: float = 2.0, **arguments: Any) -> Backbone:
+def wide_resnet18(*, widen: float | None = None, **arguments: Any) -> Backbone:
     """ResNet-18, `widen` times as wide behind its stem; see `build` for the other arguments."""
     return build("wide_resnet18", widen=widen, **arguments)
 
 
-def mobilenet(*, widen: float = 1.0, **arguments: Any) -> Backbone:
+def mobilenet(*, widen: float | None = None, **arguments: Any) -> Backbone:
     """MobileNet, `widen` times as wide; see `build` for the other arguments."""
     return build("mobilenet", widen=widen, **arguments)

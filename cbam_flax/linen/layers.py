@@ -30,10 +30,11 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
         mean, var = running = running_mean.value, running_var.value
+        centred = x - mean
         # An empty batch has no statistics.
         if not use_running_average and x.size:
-            mean, var = layers.moments(x, self.axis_name)
+            centred, mean, var = layers.moments(x, self.axis_name)
             running_mean.value, running_var.value = layers.update(
                 *running, mean, var, layers.positions(x, self.axis_name), self.momentum
             )
-        return layers.normalize(x, mean, var, scale, bias, self.eps)
+        return layers.normalize(centred, var, scale, bias, self.eps).astype(x.dtype)

@@ -5,15 +5,18 @@ A linen module does not hold its weights, so the variables are an argument and a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.typing import Dtype
 
 from cbam_core import (
+    CBAMSpec,
     as_canonical,
     check_weights,
     initial_network,
@@ -21,9 +24,13 @@ from cbam_core import (
     weight_shapes,
 )
 from cbam_core.costs import is_statistic
+from cbam_core.planning import plan
 from cbam_flax.layers import statistics_dtype
 from cbam_flax.linen.attention import CBAM, ChannelAttention, SpatialAttention
 from cbam_flax.linen.backbones import Backbone
+
+if TYPE_CHECKING:
+    from cbam_core import Checkpoint
 
 
 def to_canonical(module: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -93,6 +100,65 @@ def initial_variables(
     """
     drawn = initial_network(network.architecture, scheme, seed=seed)
     return load_canonical(network, {name: drawn[name] for name in shapes_of(network)})
+
+
+def pretrained(
+    name: str,
+    weights: os.PathLike[str] | str | Checkpoint,
+    *,
+    spec: CBAMSpec | str | None = None,
+    features_only: bool = False,
+    init: str = "authors",
+    seed: int = 0,
+    dtype: Dtype | None = None,
+    param_dtype: Dtype = jnp.float32,
+    axis_name: str | None = None,
+    use_running_average: bool | None = None,
+    **choices: Any,
+) -> tuple[Backbone, dict[str, Any]]:
+    """The network of a factory, and its variables, from a file.
+
+    Args:
+        name: of the factory, a key of `cbam_core.ARCHITECTURES`.
+        weights: a file of a whole network in any dialect, or what `cbam_core.read` found in it;
+            the architecture comes from there. head="new" gives it a new head of `num_classes`,
+            and an attention that it lacks is new; a warning names what is.
+        spec, choices: as for the factory; what the file has may be left out.
+        init, seed: a scheme of `cbam_core.initial_network` for what is new.
+        features_only, dtype, param_dtype, axis_name, use_running_average: see `Backbone`.
+
+    Raises:
+        ValueError, TypeError: an argument that is not in accord with the file's network.
+        FileNotFoundError, ImportError, CheckpointError: as `cbam_core.read`.
+
+    Example:
+        >>> import tempfile, cbam_core
+        >>> architecture = cbam_core.Architecture.named("resnet18", num_classes=10)
+        >>> path = tempfile.mkdtemp() + "/network.safetensors"
+        >>> cbam_core.write(path, initial_network(architecture), architecture)
+        >>> network, variables = pretrained("resnet18", path)
+        >>> network.architecture.num_classes
+        10
+    """
+    architecture, values = plan(
+        name,
+        weights=weights,
+        spec=spec,
+        features_only=features_only,
+        init=init,
+        seed=seed,
+        **choices,
+    )
+    network = Backbone(
+        architecture,
+        features_only=features_only,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        axis_name=axis_name,
+        use_running_average=use_running_average,
+    )
+    assert values is not None
+    return network, load_canonical(network, {n: values[n] for n in shapes_of(network)})
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

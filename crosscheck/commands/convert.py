@@ -12,6 +12,7 @@ from rich.markup import escape
 import cbam_core
 from cbam_core import CheckpointError, Conversion
 from cbam_core.containers import CONTAINERS
+from cbam_core.networks.dialects import NETWORK_DIALECTS
 from crosscheck.commands import options
 from crosscheck.commands.inspect import failed
 
@@ -22,6 +23,8 @@ cbam convert official.pth.tar block.safetensors
 cbam convert official.pth.tar block.weights.h5 --to cbam_keras
 
 cbam convert official.pth block.pth --to elbuco1 --fold    the norm goes into the convolution
+
+cbam convert RESNET50_CBAM.pth.tar net.safetensors       for cbam_keras.resnet50(weights=...)
 
 cbam convert weights.h5 block.pth --from kobiso_keras --to luuuyi
 
@@ -64,7 +67,7 @@ def command(
         bool, typer.Option("--keep-rest", help="Carry along what belongs to no block.")
     ] = False,
 ) -> None:
-    """Write the blocks of SRC to DST, whole or not at all."""
+    """Write the blocks of SRC, or its whole network, to DST, whole or not at all."""
     given = options.spec_fields(fields or [])
     errors = Console(stderr=True)
     try:
@@ -89,16 +92,24 @@ def command(
 
 
 def show(done: Conversion, target: Path, console: Console) -> None:
-    for path, (dialect, spec) in done.blocks.items():
+    blocks = done.blocks if done.network is None else {}
+    for path, (dialect, spec) in blocks.items():
         line = f"{path or 'the block'}: {dialect} -> {done.dialect}, {spec!r}"
+        console.print(escape(line), highlight=False)
+    if done.network is not None:
+        line = f"the whole network: {done.source_dialect} -> {done.dialect}, {done.network}"
         console.print(escape(line), highlight=False)
     if done.carried:
         console.print(f"carried along: {_names(done.carried)}", highlight=False)
     if done.dropped:
         text = f"left out, --keep-rest carries it: {_names(done.dropped)}"
         console.print(f"[yellow]{text}[/yellow]", highlight=False)
+    if done.is_part_of_a_network:
+        names = ", ".join(NETWORK_DIALECTS)
+        text = f"the blocks alone; the whole network goes to a .safetensors file, or --to {names}"
+        console.print(f"[yellow]{text}[/yellow]", highlight=False)
     about = CONTAINERS[done.container].about
-    console.print(f"[green]✓[/green] {escape(str(target))}, a {about}", highlight=False)
+    console.print(f"[green]✓[/green] {escape(str(target))} ({about})", highlight=False)
 
 
 def _names(names: list[str]) -> str:

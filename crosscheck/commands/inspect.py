@@ -50,7 +50,7 @@ def command(
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the same facts to this file.")] = None,
 ) -> None:
-    """Say which CBAM and squeeze-and-excitation blocks a weight file holds, and what else."""
+    """Say which CBAMs and squeeze-and-excitation blocks a weight file holds, or which network."""
     options.writable("--json", json)
     found = read(file, dialect, fields)
     if json is not None:
@@ -86,7 +86,13 @@ def show(found: Checkpoint, console: Console, most: int | None) -> None:
     for path, block in found.blocks.items():
         size = sum(array.size for array in block.weights.values())
         table.add_row(path or "(the file)", block.dialect, repr(block.spec), f"{size:,}")
-    console.print(table)
+    if found.blocks:
+        console.print(table)
+    if not isinstance(found.network, str):
+        text = f"a whole network, {found.network.dialect}: {found.architecture}"
+        console.print(f"\n{escape(text)}", highlight=False)
+    elif len(found.blocks) > 1:
+        console.print(f"\nno whole network: {escape(found.network)}", highlight=False)
     for dialect in dict.fromkeys(block.dialect for block in found.blocks.values()):
         console.print(f"\n{dialect}: {_unseen(found, dialect)}", highlight=False)
     for path, other in found.lookalikes.items():
@@ -122,6 +128,7 @@ def facts(found: Checkpoint) -> dict[str, Any]:
         "schema": 1,
         "path": str(found.path),
         "blocks": {path: _facts(block) for path, block in found.blocks.items()},
+        "architecture": None if isinstance(found.network, str) else found.architecture.to_dict(),
         "lookalikes": {path: dialect.name for path, dialect in found.lookalikes.items()},
         "rest": {name: list(array.shape) for name, array in found.rest.items()},
         "facts": dict(found.facts),

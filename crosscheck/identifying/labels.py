@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cbam_core import PRESETS, CBAMSpec, blocks
+from cbam_core import PRESETS, CBAMSpec
+from cbam_core.finding import blocks
 from crosscheck.identifying.subject import Subject
 
 # Attributes in which modules keep the reduction that they were asked for.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cProfile
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cbam_core
-from cbam_core import DIALECTS, CBAMSpec, CheckpointError, blocks
-from cbam_core.nestings import unwrap
+from cbam_core import DIALECTS, CBAMSpec, CheckpointError
+from cbam_core.finding import blocks
+from cbam_core.finding.nestings import unwrap
 from tests.dialects import EXAMPLES, Example
 
 NETWORKS = Path(__file__).parent.parent / "data" / "networks"
@@ -365,7 +367,7 @@ def test_a_spatial_gate_alone_needs_its_channels():
     kernel = {"neck.sa.conv1.weight": noise(1, 2, 7, 7)}
     text = (
         "holds at 'neck' a spatial gate alone, whose arrays do not show the channels of the map; "
-        "pass channels="
+        "pass channels= (--set channels=)"
     )
     with pytest.raises(ValueError, match="spatial gate alone") as caught:
         find(kernel)
@@ -449,10 +451,39 @@ def test_half_a_block_under_other_names_is_not_read_as_a_channel_gate():
     assert str(caught.value) == (
         "holds the channel gate of luuuyi at 'neck', and beside it neck.sa.conv.weight "
         "(1, 2, 7, 7), which may be the convolution of its spatial gate under a name that luuuyi "
-        "has not; pass order='channel' to read the channel gate alone"
+        "has not; pass order='channel' (--set order=channel) to read the channel gate alone"
     )
     found, _, rest = find(arrays, order="channel")
     assert (list(found), rest) == (["neck"], {"neck.sa.conv.weight", "conv1.weight"})
+
+
+@pytest.mark.parametrize("names", [("ca", "sa"), ("channel_attention", "spatial_attention")])
+@pytest.mark.parametrize("fields", [{}, {"channels": 32}])
+def test_half_a_block_under_other_names_is_not_read_as_a_spatial_gate(names, fields):
+    first, second = (f"neck.{names[0]}.shared_MLP.{n}.weight" for n in (0, 2))
+    gate = f"neck.{names[1]}.conv1.weight"
+    arrays = {first: noise(4, 32, 1, 1), second: noise(32, 4, 1, 1), gate: noise(1, 2, 7, 7)}
+    # Layers of the network that narrow and widen among others are no MLP.
+    arrays |= {"neck.conv1.weight": noise(8, 32, 1, 1), "neck.conv2.weight": noise(8, 8, 3, 3)}
+    arrays |= {"neck.conv3.weight": noise(32, 8, 1, 1)}
+    reason = _refusal(arrays, fields)
+    assert f", and beside it {first} (4, 32, 1, 1) and {second} (32, 4, 1, 1), which" in reason
+    assert reason.endswith("order='spatial' (--set order=spatial) to read the spatial gate alone")
+    found, _, rest = find(arrays, channels=32, order="spatial")
+    assert [block.names for block in found.values()] == [{"spatial.conv.kernel": gate}]
+    del arrays[first], arrays[second]
+    (block,) = find(arrays, channels=32)[0].values()
+    assert (block.spec.order, rest - set(arrays)) == ("spatial", {first, second})
+
+
+def _refusal(arrays, fields) -> str:
+    """Why nothing is read."""
+    try:
+        found, _, _ = find(arrays, **fields)
+    except ValueError as error:
+        return str(error)
+    assert not found
+    return blocks.nearest(arrays)
 
 
 @pytest.mark.parametrize(
@@ -577,7 +608,7 @@ def test_a_bottleneck_with_the_shapes_of_a_second_mlp_is_none():
         (
             {"conv1.weight": noise(1, 2, 7, 7)},
             "holds at '' a spatial gate alone, whose arrays do not show the channels of the map; "
-            "pass channels=",
+            "pass channels= (--set channels=)",
         ),
     ],
     ids=["ultralytics", "unshared", "foreign", "spatial"],
@@ -680,6 +711,15 @@ CROWDS = {
     "numbered layers": lambda i: {f"b{i}/{n}": a for n, a in EXAMPLES["keras"].arrays().items()},
     "convolutions": lambda i: {"a." * (i % 50) + f"{i}.conv.weight": noise(1, 2, 3, 3)},
 }
+
+
+def test_as_many_blocks_as_a_file_may_have_are_found_soon():
+    """What no count of calls shows, such as unions of sets: 2 s, or a hundred if it grows with the
+    square of the names."""
+    arrays = {name: array for i in range(16_000) for name, array in CROWDS["blocks"](i).items()}
+    begun = time.process_time()
+    found, _ = blocks.find(arrays)
+    assert (len(found), time.process_time() - begun < 30) == (16_000, True)
 
 
 @pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)

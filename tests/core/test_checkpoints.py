@@ -27,6 +27,18 @@ def test_round_trip_keeps_the_bits(tmp_path, name):
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
+def test_what_the_caller_says_goes_before_what_a_file_of_our_own_does(tmp_path):
+    path, spec = tmp_path / "a.safetensors", CBAMSpec(8, spatial_norm=True)
+    cbam_core.write(path, specs.weights(spec), spec)
+    assert cbam_core.read(path, norm_momentum=0.01).spec == spec.replace(norm_momentum=0.01)
+    with pytest.raises(CheckpointError) as caught:
+        cbam_core.read(path, order="channel")
+    assert str(caught.value) == (
+        f"{path}: holds no valid CBAM: its arrays are those of CBAMSpec(8, spatial_norm=True), and "
+        f"order='channel' was passed; leave it out"
+    )
+
+
 def test_a_transposed_view_is_written_as_it_reads(tmp_path):
     spec = CBAMSpec(8, order="channel", hidden=2)
     weights = specs.weights(spec)
@@ -68,7 +80,7 @@ def _valid(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda data: b"", "is not a readable safetensors file"),
+        (lambda data: b"", "is empty; copy or download it again"),
         (lambda data: data[:-1], "is not a readable safetensors file"),
         (lambda data: data[:40], "is not a readable safetensors file"),
         (lambda data: b"\xff" * 8 + data[8:], "is not a readable safetensors file"),
@@ -94,6 +106,9 @@ def test_a_foreign_safetensors_file_is_named_as_such(tmp_path):
     safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1"})
     with pytest.raises(CheckpointError, match="its metadata has no spec, which is a JSON object"):
         cbam_core.read(path)
+    safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1", "specs": "{}"})
+    with pytest.raises(CheckpointError, match="its metadata has no spec, which is a JSON object"):
+        cbam_core.read(path)
     huge = json.dumps({"channels": 8, "norm_eps": 10**400})
     safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1", "spec": huge})
     with pytest.raises(CheckpointError, match="norm_eps=inf is not finite"):
@@ -102,6 +117,19 @@ def test_a_foreign_safetensors_file_is_named_as_such(tmp_path):
     safetensors.numpy.save_file({"x": np.zeros(3)}, path, {"cbam_format": "1", "spec": nested})
     with pytest.raises(CheckpointError, match=r"channel_pools=\(\) is empty"):
         cbam_core.read(path)
+
+
+def test_values_that_are_not_finite_are_refused_in_a_file_of_our_own(tmp_path):
+    path, spec = tmp_path / "a.safetensors", CBAMSpec(8, order="channel")
+    weights = cbam_core.initial_weights(spec)
+    weights["channel.expand.kernel"][0, 0] = np.nan
+    cbam_core.write(path, weights, spec)
+    with pytest.raises(CheckpointError) as caught:
+        cbam_core.read(path)
+    assert str(caught.value) == (
+        f"{path}: holds no valid CBAM: channel.expand.kernel has values that are not finite; "
+        f"expected finite values of float64, float32, float16, bfloat16"
+    )
 
 
 def test_a_dtype_that_numpy_lacks_is_a_checkpoint_error(tmp_path):

@@ -22,6 +22,8 @@ REFUSALS = {
     "norm": (NORMED, "seed_tf1", "spatial_norm=True: seed_tf1 has none; --fold folds it into the "
         "biased convolution, which is exact in evaluation"),
     "norm, and no bias to fold it into": (NORMED, "kobiso", "spatial_norm=True: kobiso has none"),
+    "norm, whatever its momentum": (NORMED.replace(norm_momentum=0.01), "kobiso",
+        "spatial_norm=True: kobiso has none"),
     "no norm": (PLAIN, "timm", "spatial_norm=False: timm always has one"),
     "bias of the MLP": (PAIR, "senet", "mlp_bias=True: senet has none"),
     "bias of the convolution": (PLAIN.replace(spatial_bias=True), "luuuyi",
@@ -45,7 +47,7 @@ REFUSALS = {
         "spatial_descriptor='conv': luuuyi has 'pool'"),
     "eps": (NORMED.replace(norm_eps=1e-3), "osmr", "norm_eps=0.001: osmr has 1e-05"),
     "momentum": (NORMED, "official", "norm_momentum=0.1: official has 0.01, which matters in "
-        "training alone; pass norm_momentum=0.01 to read it so"),
+        "training alone; pass norm_momentum=0.01 (--set norm_momentum=0.01) to read it so"),
     "layers without names": (CBAMSpec.preset("kobiso", 8, hidden=9), "kobiso_keras",
         "hidden=9: kobiso_keras has layers without names, and only one that narrows the 8 "
         "channels tells an MLP"),
@@ -82,12 +84,13 @@ def test_all_reasons_are_told_at_once(tmp_path):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_folded_norm_computes_the_same(bias, rank):
-    spec = CBAMSpec(6, hidden=2, spatial_norm=True, spatial_bias=bias, kernel_size=3, rank=rank)
+    lean = CBAMSpec(6, hidden=2, spatial_bias=True, kernel_size=3, rank=rank)
+    spec = lean.replace(spatial_bias=bias, spatial_norm=True, norm_eps=0.1, norm_momentum=0.01)
     weights = specs.weights(spec)
-    folded, lean = fold_norm(spec, weights)
-    assert folded == spec.replace(spatial_norm=False, spatial_bias=True)
+    folded, fewer = fold_norm(spec, weights)
+    assert folded == lean
     x = specs.feature_map(spec)
-    outputs = [reference.run(*block, x).output for block in ((spec, weights), (folded, lean))]
+    outputs = [reference.run(*block, x).output for block in ((spec, weights), (folded, fewer))]
     assert_equal({"output": outputs[1]}, {"output": outputs[0]}, 1e-12)
 
 
@@ -210,6 +213,39 @@ def test_the_rest_goes_along_where_it_is_asked_for(tmp_path):
         "layer1.0.ca.mlp.0.weight", "layer1.0.ca.mlp.2.weight", "layer1.0.sa.conv1.weight", *other,
     }  # fmt: skip
     assert list(find(kept)[0]) == ["layer1.0"]
+
+
+def test_what_goes_along_with_a_network_is_loaded_as_before(tmp_path):
+    """Blocks stay in the nesting, and behind the prefix, in which the rest of the network is."""
+    around, rest = "state_dict/module.", {"optimizer/state/0/step": np.ones(())}
+    arrays = spell(blocks(PLAIN, "layer1.0", "layer1.1"), DIALECTS["luuuyi"])
+    arrays |= {"conv1.weight": np.ones((8, 3, 3, 3))}
+    old = rest | {around + name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    paths = [tmp_path / f"{name}.safetensors" for name in "abcd"]
+    safetensors.numpy.save_file(old, paths[0])
+    for number, to in enumerate(("seed_torch", "canonical", "luuuyi"), 1):
+        cbam_core.convert(paths[number - 1], paths[number], to=to, keep_rest=True)
+        found = cbam_core.read(paths[number])
+        assert list(found.blocks) == ["layer1.0", "layer1.1"]
+        assert set(found.rest) == {*rest, "state_dict/module.conv1.weight"}
+    assert f"{around}layer1.0.ca.mlp.0.weight" in safetensors.numpy.load_file(paths[1])
+    again = safetensors.numpy.load_file(paths[3])
+    assert set(again) == set(old)
+    assert all(np.array_equal(again[name], old[name]) for name in old)
+    cbam_core.convert(paths[0], tmp_path / "alone.safetensors", to="seed_torch")
+    alone = safetensors.numpy.load_file(tmp_path / "alone.safetensors")
+    assert not any(name.startswith(around) for name in alone)
+
+
+def test_the_batches_that_a_norm_has_seen_are_carried(tmp_path):
+    arrays = spell(blocks(NORMED, "cbam"), DIALECTS["osmr"])
+    arrays |= {"cbam.sp_gate.conv.bn.num_batches_tracked": np.array(7)}
+    save = {n: np.ascontiguousarray(a) for n, a in arrays.items()}
+    safetensors.numpy.save_file(save, tmp_path / "a.safetensors")
+    cbam_core.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", to="osmr")
+    again = safetensors.numpy.load_file(tmp_path / "b.safetensors")
+    assert set(again) == set(save)
+    assert all(again[name].tobytes() == save[name].tobytes() for name in save)
 
 
 def test_a_target_is_one_dialect():

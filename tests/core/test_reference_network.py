@@ -206,7 +206,9 @@ def test_a_gate_that_is_1_changes_nothing():
 def test_what_does_not_fit_is_refused():
     architecture = NETWORKS["plain"]
     weights = networks.weights(architecture)
-    with pytest.raises(ValueError, match=r"x has shape \(1, 3, 9, 9\), expected .* height, width, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"x has shape \(1, 3, 9, 9\), expected .* height, width, 3\)"
+    ):
         reference_network.run(architecture, weights, np.zeros((1, 3, 9, 9)))
     with pytest.raises(ValueError, match=r"missing: stem\.conv\.kernel \(7, 7, 3, 64\)"):
         reference_network.run(architecture, {}, picture())

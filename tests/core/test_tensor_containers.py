@@ -179,6 +179,14 @@ def test_a_checkpoint_is_named_by_its_prefix_its_index_or_its_folder(tmp_path, n
     }
 
 
+@pytest.mark.parametrize("part", ["data-00000-of-00001", "meta"])
+def test_a_part_of_a_checkpoint_is_called_one(tmp_path, part):
+    folder = _fill(tmp_path / "run", valid())
+    (folder / "model.ckpt.meta").write_bytes(b"a graph")
+    reason = f"is a part of a TensorFlow checkpoint; pass {folder / 'model.ckpt'}$"
+    _refused(folder / f"model.ckpt.{part}", reason)
+
+
 def test_the_latest_checkpoint_is_found_where_the_folder_has_been_moved(tmp_path):
     moved = LATEST.replace(b"model.ckpt", b"/home/somebody/run/model.ckpt")
     _fill(tmp_path / "folder", valid() | {"checkpoint": moved})

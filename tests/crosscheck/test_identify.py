@@ -54,7 +54,9 @@ def test_what_it_finds_computes_the_same(name):
 
 def state(module):
     """All that could have changed, with tensors as bytes."""
-    tensors = {n: bytes(t.detach().flatten().view(torch.uint8)) for n, t in module.state_dict().items()}
+    tensors = {
+        n: bytes(t.detach().flatten().view(torch.uint8)) for n, t in module.state_dict().items()
+    }
     modes = [part.training for part in module.modules()]
     attributes = [list(vars(part).items()) for part in module.modules()]
     kept = [(name, id(value)) for own in attributes for name, value in own]
@@ -85,7 +87,8 @@ def test_does_not_spoil_a_backward_pass_that_is_under_way():
     loss = module(torch.randn(1, 32, 5, 5)).sum()
     identify(module)
     loss.backward()
-    assert module.ca.fc[0].weight.grad.abs().sum() > 0
+    # The convolution always has a gradient; two hidden units may both be cut off by the relu.
+    assert module.sa.conv1.weight.grad.abs().sum() > 0
 
 
 def test_leaves_a_module_as_it_was_when_it_fails():

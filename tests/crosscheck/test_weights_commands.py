@@ -12,6 +12,7 @@ import cbam_core
 from cbam_core import CBAMSpec
 from tests.crosscheck.test_cli import cbam
 from tests.recorded import load
+from tests.recorded_networks import NETWORKS
 
 
 @pytest.fixture
@@ -70,11 +71,22 @@ def test_what_can_not_be_expressed_is_refused_and_the_target_is_as_it_was(offici
         (["convert", "pyproject.toml", "x.exe"], 2, "has an ending that no container has"),
         (["convert", "pyproject.toml", "x.safetensors", "--to", "me"], 2, "to='me' is unknown"),
         (["convert", "pyproject.toml", "x", "--format", "me"], 2, "container='me' is unknown"),
+        (["inspect", "tests"], 1, "is a folder in which no weight file that is known stands; pass"),
     ],
 )
 def test_a_wrong_call_says_why(arguments, code, message):
     done = cbam(*arguments)
     assert done.returncode == code
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("none/a.npz", "there is no folder"), ("", "is a folder; pass the path of a file")],
+)
+def test_a_target_that_can_not_be_is_said_to_be_none(official, tmp_path, target, message):
+    done = cbam("convert", official, tmp_path / target, "--format", "npz")
+    assert done.returncode == 2
     assert message in " ".join(done.stderr.replace("│", " ").split())
 
 
@@ -84,3 +96,32 @@ def test_help_has_examples_and_exit_codes(command):
     assert done.returncode == 0
     assert f"cbam {command} " in done.stdout
     assert "Exit codes" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """The authors' ResNet-18 for CIFAR-100, as their training script saves it."""
+    path = tmp_path_factory.mktemp("network") / "checkpoint.safetensors"
+    arrays = NETWORKS["official_resnet18_cifar100"].arrays()
+    safetensors.numpy.save_file(arrays, path)
+    return path
+
+
+def test_inspect_says_which_network_a_file_is(network, tmp_path):
+    done = cbam("inspect", network, "--json", tmp_path / "facts.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = " ".join(done.stdout.split())
+    assert (
+        "a whole network, official: Architecture('basic', (2, 2, 2, 2), attention='cbam'" in words
+    )
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["architecture"]["stem"] == "cifar"
+
+
+def test_convert_writes_a_whole_network_where_the_target_has_networks(network, tmp_path):
+    done = cbam("convert", network, tmp_path / "net.safetensors")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the whole network: official -> canonical, Architecture(" in done.stdout
+    done = cbam("convert", network, tmp_path / "blocks.safetensors", "--to", "elbuco1", "--fold")
+    assert done.returncode == 0
+    assert "the blocks alone; the whole network goes to a .safetensors file" in done.stdout

@@ -75,8 +75,12 @@ package = SimpleNamespace(
 )
 
 
-def build(name, *arguments, dtype="float32", init=None, seed=0, **keywords):
+def build(name, *arguments, dtype="float32", weights=None, init=None, seed=0, **keywords):
     """What the package's `name` makes: a class, "CBAM.from_spec" or a network's factory."""
+    if weights is not None:
+        init = init or "authors"
+        options = {"param_dtype": dtype, "init": init, "seed": seed, **keywords}
+        return Bound(*linen.pretrained(name, weights, *arguments, **options))
     constructor = linen
     for part in name.split("."):
         constructor = getattr(constructor, part)

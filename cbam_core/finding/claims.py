@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cbam_core.groups import Group
-from cbam_core.shown import Fields, spec_of
+from cbam_core.finding.groups import Group
+from cbam_core.finding.shown import Fields, spec_of
+from cbam_core.finding.tree import Tree
 from cbam_core.spec import CBAMSpec
-from cbam_core.tree import Tree
 
 # Groups of names that claim the same arrays, each in its dialect.
 Claim = Sequence[Group]

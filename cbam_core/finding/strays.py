@@ -1,4 +1,4 @@
-"""Spatial convolutions that are in no block: a look-alike's, or the other half of a block.
+"""What is in no block and looks like a part of one: a look-alike's, or the other half of a block.
 
 Few networks have another layer that makes one map of two and keeps its size, so what stands beside
 such a convolution is looked at before it is passed over.
@@ -6,11 +6,12 @@ such a convolution is looked at before it is passed over.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping
 
 from cbam_core.dialects.layouts import Shape
-from cbam_core.tree import Tree
+from cbam_core.finding.tree import Tree
 
 # Beside means: below one of so many modules around the convolution that have so few arrays.
 _LEVELS, _ARRAYS = 4, 200
@@ -66,9 +67,44 @@ def refuse_halves(tree: Tree, taken: Container[str], channel_gates: Mapping[str,
             raise ValueError(
                 f"holds the channel gate of {dialect} at {beside[0]!r}, and beside it "
                 f"{tree.in_file[stray]} {tree[stray].shape}, which may be the convolution of its "
-                f"spatial gate under a name that {dialect} has not; pass order='channel' to read "
-                f"the channel gate alone"
+                f"spatial gate under a name that {dialect} has not; pass order='channel' (--set "
+                f"order=channel) to read the channel gate alone"
             )
+
+
+def mlp_beside(tree: Tree, taken: Container[str], gates: Mapping[str, str]) -> str:
+    """What stands beside a spatial gate alone and may be its MLP, under other names; or "".
+
+    Args:
+        gates: path of every spatial gate alone -> the name of its convolution.
+    """
+    for path, gate in gates.items():
+        for module in itertools.islice(_around(gate, tree), 2):
+            pair = _pair(module, [n for n in tree.below(module, _ARRAYS) if n not in taken], tree)
+            if pair:
+                mlp = " and ".join(f"{tree.in_file[name]} {tree[name].shape}" for name in pair)
+                return (
+                    f"holds a spatial gate at {path!r}, and beside it {mlp}, which may be the MLP "
+                    f"of its channel gate under names that its dialect has not; pass "
+                    f"order='spatial' (--set order=spatial) to read the spatial gate alone"
+                )
+    return ""
+
+
+def _pair(module: str, names: list[str], tree: Tree) -> list[str]:
+    """Two kernels that narrow and widen, if they are all that one of the modules in it has."""
+    inside = defaultdict(list)
+    for kernel in (name for name in names if tree[name].ndim > 1):
+        parts = kernel.split(".")
+        for depth in range(module.count(".") + 1 if module else 0, len(parts)):
+            inside[".".join(parts[:depth])].append(kernel)
+    for pair in inside.values():
+        matrices = [_matrix(tree[kernel].shape) for kernel in pair]
+        if len(pair) == 2 and None not in matrices and len(set(matrices)) == 2:
+            first, second = (matrix or () for matrix in matrices)
+            if first == second[::-1]:
+                return pair
+    return []
 
 
 def _strays(tree: Tree, taken: Container[str]) -> Iterator[str]:

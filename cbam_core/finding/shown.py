@@ -10,9 +10,9 @@ import numpy as np
 
 from cbam_core.dialects.dialect import GATES, gates_of
 from cbam_core.dialects.layouts import Shape
-from cbam_core.groups import Group, Spelling
+from cbam_core.finding.groups import Group, Spelling
+from cbam_core.finding.tree import Tree
 from cbam_core.spec import CHANNEL_FIELDS, SPATIAL_FIELDS, CBAMSpec, fields_read
-from cbam_core.tree import Tree
 from cbam_core.weights import weight_shapes
 
 # Canonical name -> the shape that its array has in the file; fields of a spec. Both as pairs, so
@@ -65,7 +65,8 @@ def _spec(spelling: Spelling, shapes: Shapes, fields: Fields) -> tuple[CBAMSpec,
 
 
 NEEDS_CHANNELS = (
-    "a spatial gate alone, whose arrays do not show the channels of the map; pass channels="
+    "a spatial gate alone, whose arrays do not show the channels of the map; pass channels= "
+    "(--set channels=)"
 )
 
 

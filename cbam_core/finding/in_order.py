@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from cbam_core.dialects import DIALECTS
-from cbam_core.groups import Group, Match, Spelling
-from cbam_core.tree import Tree
+from cbam_core.finding.groups import Group, Match, Spelling
+from cbam_core.finding.tree import Tree
 
 # Canonical name -> name in the file: of one layer, or of the two layers of an MLP.
 Layer = dict[str, str]

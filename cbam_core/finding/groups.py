@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cbam_core.dialects import Dialect
 from cbam_core.dialects.dialect import Leaves, counters, gates_of, pattern
-from cbam_core.tree import Tree
+from cbam_core.finding.tree import Tree
 from cbam_core.weights import SWITCHES
 
 

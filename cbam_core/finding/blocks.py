@@ -8,15 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from cbam_core.claims import only
 from cbam_core.dialects import DIALECTS, Dialect, named
 from cbam_core.dialects.dialect import gates_of
-from cbam_core.groups import Group, Match, Spelling, alike, by_prefix, largest, matches, spellings
-from cbam_core.in_order import in_order, without_a_block
-from cbam_core.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of, widens
+from cbam_core.finding.claims import only
+from cbam_core.finding.groups import (
+    Group,
+    Match,
+    Spelling,
+    alike,
+    by_prefix,
+    largest,
+    matches,
+    spellings,
+)
+from cbam_core.finding.in_order import in_order, without_a_block
+from cbam_core.finding.shown import NEEDS_CHANNELS, Fields, problems, spec_of, weights_of, widens
+from cbam_core.finding.strays import mlp_beside, refuse_halves, unshared_mlps
+from cbam_core.finding.tree import Tree
 from cbam_core.spec import CBAMSpec
-from cbam_core.strays import refuse_halves, unshared_mlps
-from cbam_core.tree import Tree
 from cbam_core.weights import FLOATS, as_canonical, weight_shapes
 
 
@@ -28,17 +37,20 @@ class Block:
         dialect: the name of the dialect in which it is written.
         spec, weights: what it is, and its canonical weights.
         names: canonical name -> the name in the file.
-        counters: names in the file that belong to the block and are no weights.
+        counters: name in the file -> array, of what belongs to the block and is no weight: the
+            batches that a PyTorch norm has seen.
         unseen: the fields of the spec that no array shows -> who says what they are: "dialect" if
             its code fixes them, "default" if its users choose them, "caller" if they were passed.
+        around: what the file has in front of the block's path, such as "state_dict/module.".
     """
 
     dialect: str
     spec: CBAMSpec
     weights: dict[str, np.ndarray]
     names: dict[str, str]
-    counters: tuple[str, ...]
+    counters: dict[str, np.ndarray]
     unseen: dict[str, str]
+    around: str = ""
 
 
 def find(
@@ -67,12 +79,16 @@ def find(
     lookalikes = {group.path: group.dialect for group in whole if group.dialect.lookalike}
     lookalikes |= dict.fromkeys(unshared, DIALECTS["unshared_mlp"])
 
+    # Once, since a union for each block would take a time that grows with their square.
+    taken = _arrays(whole) | twice
+    mlp = mlp_beside(tree, taken, _spatial_gates(whole))
+    if mlp and "order" not in dict(told):
+        raise ValueError(mlp)
     blocks = _blocks([group for group in whole if not group.dialect.lookalike], tree, told)
-    taken = _arrays(whole)
-    _refuse_parts([g for g in telling if not g.arrays <= taken | twice], tree, blocks)
+    _refuse_parts([g for g in telling if not g.arrays <= taken], tree, blocks)
     if "order" not in dict(told):
         alone = {p: b.dialect if b.spec.order == "channel" else "" for p, b in blocks.items()}
-        refuse_halves(tree, taken | twice, alone)
+        refuse_halves(tree, taken, alone)
     return blocks, lookalikes
 
 
@@ -84,7 +100,8 @@ def nearest(arrays: Mapping[str, np.ndarray], dialect: str | None = None) -> str
     groups = [g for g in largest(groups, groups) if not g.dialect.lookalike]
     for group in groups:
         if not group.missing and not problems(group, tree):
-            return f"holds at {group.path!r} {NEEDS_CHANNELS}"
+            mlp = mlp_beside(tree, group.arrays, _spatial_gates([group]))
+            return mlp or f"holds at {group.path!r} {NEEDS_CHANNELS}"
     near = [group for group in groups if dialect or not group.spelling.is_bare]
     if near:
         return _shortfall(near, tree)
@@ -117,6 +134,12 @@ def _whole(tree: Tree, dialect: str | None, fields: Fields) -> tuple[list[Group]
 
 def _gates(group: Group) -> tuple[str, ...]:
     return gates_of(group.names)
+
+
+def _spatial_gates(groups: Iterable[Group]) -> dict[str, str]:
+    """Path of a spatial gate alone -> the name of its convolution."""
+    alone = [group for group in groups if _gates(group) == ("spatial",)]
+    return {group.path: group.names["spatial.conv.kernel"] for group in alone}
 
 
 def _is_bare_pair(group: Group) -> bool:
@@ -167,15 +190,17 @@ def _block(group: Group, tree: Tree, fields: Fields) -> Block:
     read = weights_of(group, tree)
     weights = {leaf: as_canonical(read[leaf]) for leaf in weight_shapes(spec)}
     for leaf, weight in weights.items():
-        is_float = weight.dtype.name in FLOATS
-        if not is_float or not np.isfinite(weight).all():
-            wrong = "values that are not finite" if is_float else f"dtype {weight.dtype}"
-            raise ValueError(
-                f"holds a block at {group.path!r} whose {names[leaf]} has {wrong}; expected "
-                f"finite values of {', '.join(FLOATS)}"
-            )
-    counters = tuple(tree.in_file[name] for name in group.counters(tree))
+        check_values(f"holds a block at {group.path!r} whose {names[leaf]}", weight)
+    counters = {tree.in_file[name]: tree[name] for name in group.counters(tree)}
     return Block(group.dialect.name, spec, weights, names, counters, dict(unseen))
+
+
+def check_values(what: str, weight: np.ndarray) -> None:
+    """Raise a ValueError, in which it is called `what`, if an array can't be a weight."""
+    is_float = weight.dtype.name in FLOATS
+    if not is_float or not np.isfinite(weight).all():
+        wrong = "values that are not finite" if is_float else f"dtype {weight.dtype}"
+        raise ValueError(f"{what} has {wrong}; expected finite values of {', '.join(FLOATS)}")
 
 
 def _refuse_parts(groups: list[Group], tree: Tree, blocks: Mapping[str, Block]) -> None:

@@ -1,0 +1,1 @@
+"""Whole networks in weight files: finding, naming and writing them."""
