@@ -32,7 +32,8 @@ def insert_cbam(
     stay as they are, so old state dicts still load with strict=False, which reports the new names
     and no others. With init="identity" the model computes what it did, bit for bit wherever its
     maps are finite, and training starts from there. Each CBAM is in the mode of its module, on the
-    device of the map there, and of the parameters' dtype. Convert to SyncBatchNorm, compile and script afterwards.
+    device of the map there, and of the parameters' dtype. Convert to SyncBatchNorm before the
+    insertion, since that drops hooks, and compile after it.
 
     Args:
         model: called with feature maps inside that are channels first.

@@ -66,7 +66,7 @@ def test_identity_leaves_the_output_bit_for_bit(training, spec):
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_identity_leaves_a_network_bit_for_bit_under_jit(training):
+def test_identity_leaves_a_network_as_it_is_under_jit(training):
     architecture = Architecture("bottleneck", (1,), (4,), stem="cifar", num_classes=3)
     network = cbam_flax.Backbone(architecture, rngs=nnx.Rngs(KEY))
     cbam_flax.load_canonical(network, networks.weights(architecture))
