@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cbam_core import (
     spatial_maps,
 )
 from cbam_core.costs import is_statistic
+from cbam_core.reference import Step
 from crosscheck import photograph
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -253,13 +254,18 @@ def _case(name: str, spec: CBAMSpec, kind: str, x: np.ndarray) -> Case:
 
 
 def _cotangent(spec: CBAMSpec, x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """The one of several draws that makes no gradient smaller than it usually is.
+    draws = [np.random.default_rng([13, k]).standard_normal(x.shape) for k in range(DRAWS)]
+    return kindest(
+        draws, [reference.run(spec, weights, x, training=mode) for mode in (False, True)]
+    )
+
+
+def kindest(draws: Sequence[np.ndarray], passes: Sequence[Step]) -> np.ndarray:
+    """The one of several cotangents that makes no gradient smaller than it usually is.
 
     A gradient is a sum of many terms. Where they happen to cancel, rounding is large relative to
     what is left, in every implementation, and a limit relative to it says nothing.
     """
-    draws = [np.random.default_rng([13, k]).standard_normal(x.shape) for k in range(DRAWS)]
-    passes = [reference.run(spec, weights, x, training=mode) for mode in (False, True)]
     sizes = np.array(
         [
             [np.abs(g).max() for one in passes for g in one.pullback(draw)[1].values()]
@@ -267,7 +273,9 @@ def _cotangent(spec: CBAMSpec, x: np.ndarray, weights: dict[str, np.ndarray]) ->
         ]
     )
     with np.errstate(all="ignore"):
-        return draws[int(np.argmax((sizes / sizes.mean(0)).min(1)))]
+        shares = sizes / sizes.mean(0)
+    # Of a weight whose gradient is 0 whatever the cotangent there is nothing to choose.
+    return draws[int(np.argmax(np.where(sizes.any(0), shares, 1.0).min(1)))]
 
 
 def _weights(spec: CBAMSpec, scale: float) -> dict[str, np.ndarray]:

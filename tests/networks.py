@@ -8,6 +8,7 @@ import numpy as np
 
 from cbam_core import Architecture, CBAMSpec, initial_network, reference_network
 from cbam_core.architectures import attention_fields
+from crosscheck.cases import kindest
 
 # Two blocks in the first stage: one with a projection, and one whose shortcut is its input.
 _SMALL = {"depths": (2, 1), "widths": (4, 6), "num_classes": 5}
@@ -71,8 +72,7 @@ def picture(height: int = 33, width: int = 47) -> np.ndarray:
 def cotangent(architecture: Architecture) -> np.ndarray:
     """What the logits of `picture()` are multiplied by.
 
-    Of a few draws the one that makes no gradient smaller than it usually is: where the terms of a
-    sum happen to cancel, rounding is large relative to what is left, in every implementation.
+    The best of a few draws, see `crosscheck.cases.kindest`.
     """
     draws = [
         np.random.default_rng([1, k]).standard_normal((2, architecture.num_classes))
@@ -83,12 +83,4 @@ def cotangent(architecture: Architecture) -> np.ndarray:
         reference_network.run(architecture, drawn, picture(), training=training)
         for training in (False, True)
     ]
-    sizes = np.array(
-        [
-            [np.abs(g).max() for step in steps for g in step.pullback(draw)[1].values()]
-            for draw in draws
-        ]
-    )
-    usual = sizes.mean(0)
-    shares = sizes[:, usual > 0] / usual[usual > 0]
-    return draws[int(shares.min(1).argmax())]
+    return kindest(draws, steps)

@@ -7,6 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from cbam_core import reference_network
+from crosscheck.cli import app
 
 
 def cbam(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -61,6 +65,19 @@ def test_a_check_of_networks_has_a_table_for_each(tmp_path):
     assert ("resnet18", "float32", "state:stage1.block0.norm1.var") in quantities
     # In float32 rounding decides relus and maxima, so that gradients are judged in float64.
     assert not [q for _, dtype, q in quantities if dtype == "float32" and q.startswith("grad")]
+
+
+def test_a_network_that_differs_exits_with_1_and_is_named(monkeypatch, tmp_path):
+    """The package has another eps than the judge, which runs in this process."""
+    monkeypatch.setattr(reference_network, "NORM_EPS", 1e-3)
+    path = tmp_path / "out.json"
+    options = "--model resnet18 --attention none --size 64 --frameworks torch --mode eval"
+    done = CliRunner().invoke(app, ["check", *options.split(), "--json", str(path)])
+    assert done.exit_code == 1
+    assert "torch resnet18 float64 eval: output: differs by" in " ".join(done.output.split())
+    report = json.loads(path.read_text())
+    assert not report["ok"]
+    assert not next(row for row in report["rows"] if row["quantity"] == "output")["ok"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +142,8 @@ def test_help_has_examples_and_exit_codes():
     done = cbam("check", "--help")
     assert done.returncode == 0
     assert "cbam check --faults" in done.stdout
+    assert "cbam check --model resnet50" in done.stdout
+    assert "cbam check --model resnet18,mobilenet --attention cbam,se,none" in done.stdout
     assert (
         "0 all equal (with --faults: all caught), 1 a check failed, 2 the call was" in done.stdout
     )

@@ -104,7 +104,6 @@ FAULTS = {
     "momentum-of-keras": {"NORM_MOMENTUM": 0.01},
     "momentum-complement": {"NORM_MOMENTUM": 0.9},
     "biased-running-variance": {"running_statistics": _biased},
-    "relu6": {"_RELU": lambda x: reference_network._weightless(pullbacks.relu)(np.minimum(x, 6.0))},
     "sum-for-average": {"avg": lambda x, axes: pullbacks.avg(x * x[0, ..., 0].size, axes)},
 }
 
@@ -133,8 +132,18 @@ def test_a_fault_shows(small, fault, monkeypatch):
     assert caught
 
 
+def test_a_relu6_shows_in_a_mobilenet(monkeypatch):
+    """Maps have to exceed 6 for it, which they do in a network of many layers."""
+    case = network_case("mobilenet", Architecture.named("mobilenet", attention="cbam"), size=64)
+    right = case.expected(training=False)
+    relu6 = reference_network._weightless(lambda x: pullbacks.relu(np.minimum(x, 6.0)))
+    monkeypatch.setattr(reference_network, "_RELU", relu6)
+    faulty = {c.quantity: c for c in compare_pass(case.expected(False), right, {"output": 1e-12})}
+    assert not faulty["output"].ok
+
+
 def test_a_fault_in_a_package_is_caught(small):
-    """crosscheck.faults has those of blocks; a norm is the same in a network."""
+    """Those of crosscheck.faults stand in a network's attentions too."""
     names = ["missing-norm", *(fault.name for fault in NORM if fault.mode == "train")]
     plans = [Plan(small, "float64", "train", name) for name in ("", *names)]
     report = check([FRAMEWORKS["torch"]], {"torch": plans})
