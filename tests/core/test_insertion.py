@@ -33,7 +33,6 @@ MODULES = {
         (["layers*", float, "stem.conv"], ["stem.conv", "layers.10.norm"]),
         ("", [""]),
     ],
-    ids=str,
 )
 def test_where_is_a_pattern_a_type_a_predicate_or_a_list(where, paths):
     assert chosen(where, MODULES, str) == paths
