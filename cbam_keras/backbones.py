@@ -376,7 +376,8 @@ def build(
 def resnet18(**arguments: Any) -> Backbone:
     """ResNet-18; see `build` for the arguments.
 
-    >>> sum(keras.ops.size(w) for w in resnet18(attention="cbam").trainable_weights)
+    >>> import math
+    >>> sum(math.prod(w.shape) for w in resnet18(attention="cbam").trainable_weights)
     11779392
     """
     return build("resnet18", **arguments)
