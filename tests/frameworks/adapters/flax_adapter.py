@@ -81,10 +81,7 @@ def differentiate(network, x, cotangent, training=False):
     return arrays
 
 
-# Networks run a few times only: compiling takes longer than running.
-@functools.partial(
-    jax.jit, static_argnames="graph", compiler_options={"xla_backend_optimization_level": 0}
-)
+@functools.partial(jax.jit, static_argnames="graph")
 def _step(graph, params, others, x, cotangent):
     def run(params, x):
         network = nnx.merge(graph, params, others, copy=True)

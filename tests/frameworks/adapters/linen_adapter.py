@@ -119,10 +119,7 @@ def differentiate(bound, x, cotangent, training=False):
     return arrays
 
 
-# Networks run a few times only: compiling takes longer than running.
-@functools.partial(
-    jax.jit, static_argnames="network", compiler_options={"xla_backend_optimization_level": 0}
-)
+@functools.partial(jax.jit, static_argnames="network")
 def _step(network, variables, x, cotangent):
     def run(params, x):
         return network.apply({**variables, "params": params}, x, mutable=["batch_stats"])
