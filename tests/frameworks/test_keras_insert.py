@@ -10,11 +10,12 @@ import pytest
 from keras import layers
 
 import cbam_keras
-from cbam_core import CBAMSpec
+from cbam_core import Architecture, CBAMSpec, reference_network
 from cbam_core.initial import initial_at
 from cbam_keras import insert_cbam, new_parameters
 from cbam_keras.insert import InsertedCBAM
 from tests import networks
+from tests.compare import assert_equal
 
 X = networks.picture(32, 32).astype("float32")
 WITH_NORM = CBAMSpec.preset("official", 1, gate="double_sigmoid", kernel_size=3)
@@ -131,6 +132,56 @@ def test_the_others_can_be_frozen():
     assert new == {v.path for v in other.variables if "_cbam/" in v.path} - {
         v.path for v in other.non_trainable_variables
     }
+
+
+def functional(architecture, weights):
+    """A plain network of basic blocks from Keras' own layers, with "_" for "." in their names."""
+
+    def unit(x, one):
+        if one.kernel_size > 1:
+            x = layers.ZeroPadding2D(one.kernel_size // 2)(x)
+        conv, norm = one.conv.replace(".", "_"), one.norm.replace(".", "_")
+        x = layers.Conv2D(one.outputs, one.kernel_size, one.stride, use_bias=False, name=conv)(x)
+        return layers.BatchNormalization(epsilon=1e-5, name=norm)(x)
+
+    inputs = keras.Input((None, None, 3))
+    x = layers.ReLU(name="stem")(unit(inputs, architecture.stem_unit))
+    for (block,) in architecture.stages:
+        first, second = block.units
+        shortcut = x if block.projection is None else unit(x, block.projection)
+        y = unit(layers.ReLU()(unit(x, first)), second)
+        x = layers.ReLU(name=block.path.replace(".", "_"))(layers.Add()([y, shortcut]))
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(architecture.num_classes, name="head_linear")(x)
+    model = keras.Model(inputs, outputs)
+    for layer in model.layers:
+        path = re.sub("_(conv|norm|linear|block|projection)", r".\1", layer.name)
+        kinds = ("kernel", "scale", "bias", "mean", "var")
+        own = [weights[name] for kind in kinds if (name := f"{path}.{kind}") in weights]
+        layer.set_weights(own)
+    return model
+
+
+@pytest.mark.parametrize("placement", ["block", "stem_and_tail"])
+def test_an_inserted_cbam_is_that_of_the_architecture(placement):
+    plain = Architecture("basic", (1, 1), (4, 6), stem="cifar", num_classes=3)
+    attended = Architecture(
+        "basic", (1, 1), (4, 6), stem="cifar", num_classes=3, attention="cbam", placement=placement
+    )
+    weights = networks.weights(attended)
+    where = {f"stage{n}_block0_norm2": f"stage{n}.block0.attention" for n in (1, 2)}
+    if placement == "stem_and_tail":
+        # Without a max pool the stem ends with the attention.
+        where = {"stem": "stem.attention", "stage2_block0": "tail"}
+    model = insert_cbam(functional(plain, weights), list(where), "official", init="authors")
+    for name, attention in where.items():
+        prefix = f"{attention}."
+        inside = {n.removeprefix(prefix): a for n, a in weights.items() if n.startswith(prefix)}
+        cbam_keras.load_canonical(model.get_layer(f"{name}_cbam"), inside)
+    x = networks.picture(8, 9)
+    right = reference_network.run(attended, weights, x).output
+    found = keras.ops.convert_to_numpy(model(x.astype("float32")))
+    assert_equal({"": found.astype("float64")}, {"": right}, 2e-6)
 
 
 def test_the_initial_values_are_those_of_the_core():
