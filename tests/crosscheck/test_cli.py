@@ -9,7 +9,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from cbam_core import reference_network
+from cbam_core import CBAMSpec, initial_weights, reference_network, write
 from crosscheck.cli import app
 
 
@@ -78,6 +78,22 @@ def test_a_network_that_differs_exits_with_1_and_is_named(monkeypatch, tmp_path)
     report = json.loads(path.read_text())
     assert not report["ok"]
     assert not next(row for row in report["rows"] if row["quantity"] == "output")["ok"]
+
+
+def test_long_work_shows_its_progress_on_a_terminal(tmp_path):
+    """What rich takes for a terminal: where FORCE_COLOR is set."""
+    options = "--model resnet18 --attention none --size 64 --frameworks torch --mode eval"
+    done = cbam("check", *options.split(), FORCE_COLOR="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "weights for resnet18" in done.stderr
+    assert "torch" in done.stderr
+    assert "1/1" in done.stderr
+    assert "1/1" not in done.stdout
+    write(tmp_path / "block.safetensors", initial_weights(CBAMSpec(8)), CBAMSpec(8))
+    done = cbam("inspect", tmp_path / "block.safetensors", FORCE_COLOR="1")
+    assert "reading" in done.stderr
+    done = cbam("convert", tmp_path / "block.safetensors", tmp_path / "block.npz", FORCE_COLOR="1")
+    assert "writing" in done.stderr
 
 
 @pytest.mark.parametrize(
