@@ -55,7 +55,9 @@ def test_equal_on_a_network(name):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_fault_is_caught(name):
+def test_every_fault_is_caught(name, monkeypatch):
+    # Half of the time: what JAX compiles for a fault runs once.
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     report = check([FRAMEWORKS[name]], {name: plan_faults(default_cases())})
     faulty = [row for row in report.rows if row.fault]
     assert {row.fault for row in faulty} == set(FAULTS)
