@@ -40,10 +40,16 @@ def show(report: Report, console: Console, *, by_case: bool = False) -> None:
     )
 
 
-def _equality_table(rows: Sequence[Row], first: str = "framework") -> Table:
+def _equality_table(rows: Sequence[Row], title: str | None = None) -> Table:
     """Each framework's largest difference from the reference, by kind of quantity."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (first, "dtype"):
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title=title,
+        title_style="bold",
+        title_justify="left",
+    )
+    for column in ("framework", "dtype"):
         table.add_column(column, no_wrap=True)
     for column in ("passes", *KINDS.values(), ""):
         table.add_column(column, justify="right", no_wrap=True)
