@@ -28,8 +28,16 @@ def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--framework")
     if name and name.startswith("keras-"):
         os.environ["KERAS_BACKEND"] = name.removeprefix("keras-")
+    if name:
+        # What a test compiles runs once or twice; `cbam check` compiles as users do.
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest first: two workers then end together.
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_frameworks.py"))
 
 
 def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None:
