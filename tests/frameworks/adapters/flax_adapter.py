@@ -1,5 +1,7 @@
 """How the conformance tests drive cbam_flax: arrays are NumPy, channels-last."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,7 @@ def differentiate(network, x, cotangent, training=False):
     return arrays
 
 
-# Not compiled: what one network compiles no other could use, but single operations are all alike.
+@functools.partial(jax.jit, static_argnames="graph")
 def _step(graph, params, others, x, cotangent):
     def run(params, x):
         network = nnx.merge(graph, params, others, copy=True)

@@ -4,6 +4,7 @@ A linen module does not hold its variables, and the blocks and networks of the c
 do; so each is a module and its variables here.
 """
 
+import functools
 import inspect
 from types import SimpleNamespace
 
@@ -118,7 +119,7 @@ def differentiate(bound, x, cotangent, training=False):
     return arrays
 
 
-# Not compiled: what one network compiles no other could use, but single operations are all alike.
+@functools.partial(jax.jit, static_argnames="network")
 def _step(network, variables, x, cotangent):
     def run(params, x):
         return network.apply({**variables, "params": params}, x, mutable=["batch_stats"])
