@@ -14,7 +14,9 @@ from cbam_core.architectures import ARCHITECTURES, Architecture, network_shapes
 from cbam_core.costs import flops, parameters
 from cbam_core.initial import SCHEMES, initial_network, initial_weights
 from cbam_core.inputs import check_input, check_pictures
+from cbam_core.recipe import Recipe
 from cbam_core.spec import PRESETS, CBAMSpec
+from cbam_core.training_state import TrainingState
 from cbam_core.weights import (
     STATISTICS,
     as_canonical,
@@ -63,6 +65,8 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Conversion",
+    "Recipe",
+    "TrainingState",
     "as_canonical",
     "check_input",
     "check_pictures",

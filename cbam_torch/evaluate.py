@@ -54,7 +54,7 @@ def evaluate(
         running statistic after the pass, all in canonical layout, bfloat16 as float32; and the
         dtype that the output had.
     """
-    options = {"device": _PLACES[device], "dtype": getattr(torch, dtype)}
+    options = {"device": PLACES[device], "dtype": getattr(torch, dtype)}
     block = CBAM.from_spec(spec, **options).train(training)
     return _differentiate(block, weights, x, cotangent, compiled, **options)
 
@@ -77,7 +77,7 @@ def evaluate_network(
         training: whether the network is in training mode, but without dropout, which no two
             frameworks draw alike.
     """
-    options = {"device": _PLACES[device], "dtype": getattr(torch, dtype)}
+    options = {"device": PLACES[device], "dtype": getattr(torch, dtype)}
     network = Backbone(architecture, **options).train(training)
     for layer in network.modules():
         if isinstance(layer, nn.Dropout):
@@ -85,7 +85,7 @@ def evaluate_network(
     return _differentiate(network, weights, x, cotangent, compiled, **options)
 
 
-_PLACES = {"cpu": "cpu", "gpu": "cuda"}
+PLACES = {"cpu": "cpu", "gpu": "cuda"}
 
 
 def _differentiate(
@@ -100,11 +100,11 @@ def _differentiate(
     # Compiled code is kept by the function, not the module, and only for a few of them.
     torch.compiler.reset()
     run = torch.compile(module, fullgraph=True, dynamic=False) if compiled else module
-    leaf = _channels_first(x).to(**options).requires_grad_()
+    leaf = channels_first(x).to(**options).requires_grad_()
     y = run(leaf)
     state = named_weights(module)
     sources = {"input": leaf} | {n: w for n, w in state.items() if not is_statistic(n)}
-    dy = _channels_first(cotangent).to(y)
+    dy = channels_first(cotangent).to(y)
     gradients = torch.autograd.grad(y, list(sources.values()), dy, materialize_grads=True)
     arrays = {"output": _channels_last(y), "grad:input": _channels_last(gradients[0])}
     for name, gradient in list(zip(sources, gradients, strict=True))[1:]:
@@ -114,7 +114,7 @@ def _differentiate(
     return arrays, str(y.dtype).removeprefix("torch.")
 
 
-def _channels_first(array: np.ndarray) -> Tensor:
+def channels_first(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
 
 

@@ -51,7 +51,7 @@ def load_canonical(module: nn.Module, weights: Mapping[str, np.ndarray]) -> None
     check_weights(shapes_of(module), weights)
     with torch.no_grad():
         for name, tensor in named_weights(module).items():
-            tensor.copy_(_from_canonical(weights[name], tensor))
+            tensor.copy_(tensor_like(tensor, weights[name]))
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
@@ -92,9 +92,10 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _from_canonical(weight: np.ndarray, tensor: Tensor) -> Tensor:
+def tensor_like(tensor: Tensor, weight: np.ndarray) -> Tensor:
+    """A canonical weight, or what is kept beside one, in the layout, dtype and device of `tensor`."""
     array = as_canonical(weight)
     if tensor.ndim > 1:
         outputs, inputs, *kernel = tensor.shape
         array = np.moveaxis(array.reshape(*kernel, inputs, outputs), (-1, -2), (0, 1))
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.array(array, order="C")).to(tensor)

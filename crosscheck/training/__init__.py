@@ -1,0 +1,1 @@
+"""Training in every framework: the same steps, judged; and a run that moves house."""

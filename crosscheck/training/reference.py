@@ -1,0 +1,118 @@
+"""A training run in float64 NumPy: the judge of the frameworks' networks and optimizers in it.
+
+The network is `cbam_core.reference_network`; the optimizers are the equations of
+`cbam_core.recipe`, whose slots a state here has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cbam_core import Architecture, Recipe, TrainingState, reference_network
+from cbam_core.training_state import slot_shapes
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left.
+
+    Attributes:
+        losses: of every step, before it.
+        gradients: canonical name -> the gradient of the last step's loss.
+        state: after the last step, with the slots that `Recipe.slots` names.
+    """
+
+    losses: Array
+    gradients: dict[str, Array]
+    state: TrainingState
+
+
+def run(
+    architecture: Architecture,
+    recipe: Recipe,
+    state: TrainingState,
+    batches: Iterable[tuple[Array, Array]],
+    on_step: Callable[[], None] = lambda: None,
+) -> Run:
+    """Continue from `state` by one step for each of `batches`, pictures and targets.
+
+    Example:
+        >>> from cbam_core import initial_network
+        >>> small = Architecture("basic", (1,), (4,), num_classes=2)
+        >>> start = TrainingState(0, initial_network(small), {})
+        >>> batch = np.random.default_rng(0).standard_normal((4, 16, 16, 3)), np.array([0, 1, 0, 1])
+        >>> run(small, Recipe("sgd", 0.1, steps=2), start, [batch, batch]).losses.round(1)
+        array([1.1, 0.6])
+    """
+    weights = {name: np.asarray(array, np.float64) for name, array in state.weights.items()}
+    slots = {name: np.zeros(s) for name, s in slot_shapes(architecture, recipe.slots).items()}
+    slots |= {name: np.asarray(array, np.float64) for name, array in state.slots.items()}
+    losses = []
+    for number, (x, target) in enumerate(batches, state.step):
+        step = reference_network.run(architecture, weights, x, training=True)
+        loss, by_logits = LOSSES[recipe.loss](step.output, target)
+        _, gradients = step.pullback(by_logits)
+        losses.append(loss)
+        weights |= step.statistics
+        for name, gradient in gradients.items():
+            own = {kind: slots[f"{kind}:{name}"] for kind in recipe.slots}
+            decay = recipe.weight_decay if recipe.decays(name) else 0.0
+            update = UPDATES[recipe.optimizer]
+            weights[name], own = update(recipe, number, decay, weights[name], gradient, own)
+            slots |= {f"{kind}:{name}": slot for kind, slot in own.items()}
+        on_step()
+    after = TrainingState(state.step + len(losses), weights, slots)
+    return Run(np.array(losses), gradients, after)
+
+
+def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
+    """Mean over the batch, and its gradient by the logits (N, K)."""
+    shifted = logits - logits.max(1, keepdims=True)
+    log_shares = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    chosen = np.eye(logits.shape[1])[labels]
+    return -(chosen * log_shares).sum() / len(logits), (np.exp(log_shares) - chosen) / len(logits)
+
+
+def squared_error(values: Array, target: Array) -> tuple[float, Array]:
+    """Mean over all numbers, and its gradient by the values (N, K)."""
+    difference = values - target
+    return (difference**2).mean(), 2 * difference / difference.size
+
+
+def sgd(
+    recipe: Recipe, number: int, decay: float, p: Array, g: Array, slots: dict[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """The parameter and its slots after the step with this number."""
+    g = g + decay * p
+    if not recipe.momentum:
+        return p - recipe.rate(number) * g, slots
+    v = recipe.momentum * slots["momentum"] + g
+    direction = g + recipe.momentum * v if recipe.nesterov else v
+    return p - recipe.rate(number) * direction, {"momentum": v}
+
+
+def adam(
+    recipe: Recipe, number: int, decay: float, p: Array, g: Array, slots: dict[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """The parameter and its slots after the step with this number."""
+    g = g + decay * p
+    (b1, b2), t = recipe.betas, number + 1
+    m, s = b1 * slots["first"] + (1 - b1) * g, b2 * slots["second"] + (1 - b2) * g**2
+    direction = m / (1 - b1**t) / (np.sqrt(s / (1 - b2**t)) + recipe.epsilon)
+    return p - recipe.rate(number) * direction, {"first": m, "second": s}
+
+
+def adamw(
+    recipe: Recipe, number: int, decay: float, p: Array, g: Array, slots: dict[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """The parameter and its slots after the step with this number."""
+    return adam(recipe, number, 0.0, p - recipe.rate(number) * decay * p, g, slots)
+
+
+UPDATES = {"sgd": sgd, "adam": adam, "adamw": adamw}
+LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
