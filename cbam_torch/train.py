@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbam_core import Architecture, Recipe, TrainingState
+from cbam_core import Recipe, TrainingState
 from cbam_core.costs import is_statistic
+from cbam_core.slots import TORCH
 from cbam_torch.backbones import Backbone
 from cbam_torch.evaluate import PLACES, channels_first
 from cbam_torch.weights import (
@@ -23,33 +22,25 @@ from cbam_torch.weights import (
     to_numpy,
 )
 
-# Optimizer of a recipe -> the slots that torch keeps for it.
-SLOTS = {
-    "sgd": ("momentum_buffer",),
-    "adam": ("exp_avg", "exp_avg_sq"),
-    "adamw": ("exp_avg", "exp_avg_sq"),
-}
-
 
 class Trainer:
     """A network, its optimizer and its schedule, one step at a time.
 
     Args:
-        state: where the run stands, with the slots of this package's `SLOTS`; without slots,
-            a run's beginning.
+        state: where the run stands, with slots in the convention `cbam_core.slots.TORCH`.
         dtype: of parameters and pictures.
         device: "cpu" or "gpu".
         compiled: whether the network goes through torch.compile(fullgraph=True).
 
     Raises:
-        ValueError: the state is not one of this architecture and recipe.
+        ValueError: the state is not whole.
 
     Example:
         >>> import numpy as np
-        >>> from cbam_core import Architecture, Recipe, TrainingState, initial_network
+        >>> from cbam_core import Recipe, TrainingState, initial_network
         >>> architecture = Architecture("basic", (1,), (8,), attention="cbam", num_classes=10)
-        >>> state = TrainingState(0, initial_network(architecture), {})
-        >>> trainer = Trainer(architecture, Recipe("sgd", 0.1, steps=200, momentum=0.9), state)
+        >>> recipe = Recipe("sgd", 0.1, steps=200, momentum=0.9)
+        >>> trainer = Trainer(TrainingState(architecture, recipe, initial_network(architecture)))
         >>> x, labels = np.ones((4, 32, 32, 3)), np.array([0, 1, 2, 3])
         >>> loss = trainer.step(x, labels)
         >>> trainer.state().step, trainer.state().kinds
@@ -58,20 +49,18 @@ class Trainer:
 
     def __init__(
         self,
-        architecture: Architecture,
-        recipe: Recipe,
         state: TrainingState,
         *,
         dtype: str = "float32",
         device: str = "cpu",
         compiled: bool = False,
     ) -> None:
-        self.recipe = recipe
+        self.recipe = state.recipe
         self.options = {"device": PLACES[device], "dtype": getattr(torch, dtype)}
-        self.network = Backbone(architecture, **self.options).train()
-        self.optimizer = make_optimizer(self.network, recipe)
-        self.scheduler = make_scheduler(self.optimizer, recipe)
-        load_state(self.network, self.optimizer, self.scheduler, recipe, state)
+        self.network = Backbone(state.architecture, **self.options).train()
+        self.optimizer = make_optimizer(self.network, state.recipe)
+        self.scheduler = make_scheduler(self.optimizer, state.recipe)
+        self.load(state)
         torch.compiler.reset()
         self.run = torch.compile(self.network, fullgraph=True) if compiled else self.network
 
@@ -101,7 +90,11 @@ class Trainer:
 
     def state(self) -> TrainingState:
         """Where the run stands."""
-        return to_state(self.network, self.optimizer, self.scheduler.last_epoch)
+        return to_state(self.network, self.optimizer, self.recipe, self.scheduler.last_epoch)
+
+    def load(self, state: TrainingState) -> None:
+        """Go on from another state of this architecture and recipe."""
+        load_state(self.network, self.optimizer, self.scheduler, state)
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """What the network says to pictures x, in evaluation."""
@@ -138,11 +131,10 @@ def make_scheduler(
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def to_state(network: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> TrainingState:
-    """The network's weights and the optimizer's slots after `step` steps, copied.
-
-    Before the first step torch has no slots.
-    """
+def to_state(
+    network: Backbone, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
+) -> TrainingState:
+    """The network's weights and the optimizer's slots after `step` steps, copied."""
     shapes = shapes_of(network)
     slots = {
         f"{kind}:{name}": canonical_array(slot, shapes[name])
@@ -151,37 +143,37 @@ def to_state(network: nn.Module, optimizer: torch.optim.Optimizer, step: int) ->
         # Adam's count of the steps is every parameter's own here.
         if isinstance(slot, Tensor) and kind != "step"
     }
-    return TrainingState(step, to_canonical(network), slots)
+    return TrainingState(network.architecture, recipe, to_canonical(network), slots, step)
 
 
 def load_state(
-    network: nn.Module,
+    network: Backbone,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-    recipe: Recipe,
     state: TrainingState,
 ) -> None:
-    """Continue from `state`, with an optimizer and a schedule of the recipe.
+    """Continue from `state`, with an optimizer and a schedule of its recipe.
 
     Raises:
-        ValueError: names are missing or unexpected or shapes differ; nothing has been loaded.
+        ValueError: the state is not whole, or not one of this network; nothing has been loaded.
     """
-    kinds = SLOTS[recipe.optimizer] if recipe.slots and state.step else ()
-    state.check(network.architecture, kinds)
+    state.check(TORCH.kinds(state.recipe))
     load_canonical(network, state.weights)
-    for name, parameter in _parameters(network).items():
-        own = optimizer.state[parameter]
-        for kind in kinds:
-            own[kind] = tensor_like(parameter, state.slots[f"{kind}:{name}"])
-        if recipe.optimizer != "sgd" and kinds:
-            own["step"] = torch.tensor(float(state.step))
-    rate = recipe.rate(state.step)
+    optimizer.state.clear()
+    parameters = _parameters(network)
+    for full, slot in state.slots.items():
+        kind, _, name = full.partition(":")
+        parameter = parameters[name]
+        optimizer.state[parameter][kind] = tensor_like(parameter, slot)
+        if state.recipe.optimizer != "sgd":
+            optimizer.state[parameter]["step"] = torch.tensor(float(state.step))
+    rate = state.recipe.rate(state.step)
     for group in optimizer.param_groups:
         group["lr"] = rate
     reached = {"last_epoch": state.step, "_last_lr": [rate] * len(optimizer.param_groups)}
     scheduler.load_state_dict(scheduler.state_dict() | reached)
 
 
-def _parameters(network: nn.Module) -> Mapping[str, Tensor]:
+def _parameters(network: nn.Module) -> dict[str, Tensor]:
     """Canonical name -> parameter."""
     return {n: weight for n, weight in named_weights(network).items() if not is_statistic(n)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbam_core import Architecture, Recipe, TrainingState, reference_network
+from cbam_core import Recipe, TrainingState, reference_network
 from cbam_core.training_state import slot_shapes
 
 Array = np.ndarray
@@ -33,8 +33,6 @@ class Run:
 
 
 def run(
-    architecture: Architecture,
-    recipe: Recipe,
     state: TrainingState,
     batches: Iterable[tuple[Array, Array]],
     on_step: Callable[[], None] = lambda: None,
@@ -42,13 +40,15 @@ def run(
     """Continue from `state` by one step for each of `batches`, pictures and targets.
 
     Example:
-        >>> from cbam_core import initial_network
+        >>> from cbam_core import Architecture, initial_network
         >>> small = Architecture("basic", (1,), (4,), num_classes=2)
-        >>> start = TrainingState(0, initial_network(small), {})
+        >>> recipe = Recipe("sgd", 0.1, steps=2)
+        >>> start = TrainingState(small, recipe, initial_network(small))
         >>> batch = np.random.default_rng(0).standard_normal((4, 16, 16, 3)), np.array([0, 1, 0, 1])
-        >>> run(small, Recipe("sgd", 0.1, steps=2), start, [batch, batch]).losses.round(1)
+        >>> run(start, [batch, batch]).losses.round(1)
         array([1.1, 0.6])
     """
+    architecture, recipe = state.architecture, state.recipe
     weights = {name: np.asarray(array, np.float64) for name, array in state.weights.items()}
     slots = {name: np.zeros(s) for name, s in slot_shapes(architecture, recipe.slots).items()}
     slots |= {name: np.asarray(array, np.float64) for name, array in state.slots.items()}
@@ -66,7 +66,8 @@ def run(
             weights[name], own = update(recipe, number, decay, weights[name], gradient, own)
             slots |= {f"{kind}:{name}": slot for kind, slot in own.items()}
         on_step()
-    after = TrainingState(state.step + len(losses), weights, slots)
+    step = state.step + len(losses)
+    after = TrainingState(architecture, recipe, weights, slots, step)
     return Run(np.array(losses), gradients, after)
 
 
