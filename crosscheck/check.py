@@ -21,6 +21,7 @@ from crosscheck.faults import FAULTS, Fault
 from crosscheck.frameworks import Framework
 from crosscheck.process import Process
 from crosscheck.report import Report, Row
+from crosscheck.training.cases import TrainingPlan
 from crosscheck.worker import Job
 
 # What may differ, relative to the largest value of the reference. float64 is the judge of meaning.
@@ -123,7 +124,7 @@ def plan_faults(cases: Iterable[Case]) -> list[Plan]:
 
 def check(
     frameworks: Sequence[Framework],
-    plans_of: Mapping[str, Sequence[Plan]],
+    plans_of: Mapping[str, Sequence[Plan | TrainingPlan]],
     *,
     device: str = "cpu",
     processes: int | None = None,
@@ -177,7 +178,7 @@ def check(
 class _Judge:
     """Rows from results; each reference is computed once, for all frameworks."""
 
-    def __init__(self, plans: dict[str, Plan]) -> None:
+    def __init__(self, plans: dict[str, Plan | TrainingPlan]) -> None:
         self.plans = plans
         self.expected: dict[str, dict[str, Any]] = {}
         self.lock = threading.Lock()
@@ -190,7 +191,8 @@ class _Judge:
         limits = one.limits
         if facts.get("dtype") != one.dtype:
             reason = facts.get("error") or f"has dtype {facts['dtype']}, expected {one.dtype}"
-            comparisons = [Comparison("output", math.inf, math.inf, limits["output"], reason)]
+            first, limit = next(iter(limits.items()))
+            comparisons = [Comparison(first, math.inf, math.inf, limit, reason)]
         else:
             comparisons = list(compare_pass(arrays, self.expected[name], limits))
         if one.fault:

@@ -9,10 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from crosscheck.faults import FAULTS
 from crosscheck.report import Report, Row, versions
+from crosscheck.training.faults import ALL_FAULTS
 
-KINDS = {"output": "output", "grad": "gradients", "state": "statistics"}
+KINDS = {
+    "output": "output",
+    "loss": "loss",
+    "grad": "gradients",
+    "weight": "parameters",
+    "state": "statistics",
+    "slot": "optimizer's slots",
+}
 # Failing rows that are printed one by one; the JSON has them all.
 SHOWN = 20
 
@@ -51,18 +58,23 @@ def _equality_table(rows: Sequence[Row], title: str | None = None) -> Table:
     )
     for column in ("framework", "dtype"):
         table.add_column(column, no_wrap=True)
-    for column in ("passes", *KINDS.values(), ""):
+    kinds = [kind for kind in KINDS if any(_kind(row) == kind for row in rows)]
+    for column in ("passes", *(KINDS[kind] for kind in kinds), ""):
         table.add_column(column, justify="right", no_wrap=True)
     for framework, dtype in dict.fromkeys((row.framework, row.dtype) for row in rows):
         own = [row for row in rows if (row.framework, row.dtype) == (framework, dtype)]
         passes = len({(row.case, row.mode) for row in own})
         verdict = "[green]equal[/green]" if all(row.ok for row in own) else "[red]DIFFERS[/red]"
-        table.add_row(framework, dtype, str(passes), *(_worst(own, k) for k in KINDS), verdict)
+        table.add_row(framework, dtype, str(passes), *(_worst(own, k) for k in kinds), verdict)
     return table
 
 
+def _kind(row: Row) -> str:
+    return row.comparison.quantity.partition(":")[0]
+
+
 def _worst(rows: Sequence[Row], kind: str) -> str:
-    own = [row for row in rows if row.comparison.quantity.partition(":")[0] == kind]
+    own = [row for row in rows if _kind(row) == kind]
     if not own:
         return "-"
     worst = max(row.comparison.max_rel for row in own)
@@ -81,7 +93,7 @@ def _fault_table(rows: Sequence[Row]) -> Table:
         missed = ", ".join(row.framework for row in own if not row.caught)
         caught = f"{sum(row.caught for row in own)} of {len(own)}"
         verdict = f"[red]MISSED: {missed}[/red]" if missed else f"[green]{caught}[/green]"
-        table.add_row(fault, escape(FAULTS[fault].about), verdict)
+        table.add_row(fault, escape(ALL_FAULTS[fault].about), verdict)
     return table
 
 

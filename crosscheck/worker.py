@@ -22,8 +22,10 @@ import safetensors
 import safetensors.numpy
 
 from cbam_core import Architecture, CBAMSpec
-from crosscheck.faults import FAULTS, Target, planted
+from crosscheck.faults import Fault, Target, planted
 from crosscheck.frameworks import FRAMEWORKS, Framework
+from crosscheck.training.faults import ALL_FAULTS
+from crosscheck.training.job import TrainingJob
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class Job:
         arrays |= {"x": self.x, "cotangent": self.cotangent}
         facts = {"dtype": self.dtype, "training": self.training, "fault": self.fault}
         described = {type(self.described).__name__: self.described.to_dict()}
-        metadata = {"described": json.dumps(described), "facts": json.dumps(facts)}
+        metadata = {
+            "kind": "pass",
+            "described": json.dumps(described),
+            "facts": json.dumps(facts),
+        }
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         safetensors.numpy.save_file(contiguous, folder / self.name, metadata)
 
@@ -70,29 +76,43 @@ class Job:
         facts = json.loads(metadata["facts"])
         return cls(path.name, described, arrays["x"], arrays["cotangent"], weights, **facts)
 
+    def run(
+        self, framework: Framework, device: str, fault: Fault | None
+    ) -> tuple[dict[str, np.ndarray], str]:
+        """What `evaluate` gives: the arrays, and the dtype of the output."""
+        target = Target.of(framework)
+        is_network = isinstance(self.described, Architecture)
+        evaluate = target.evaluate.evaluate_network if is_network else target.evaluate.evaluate
+        with planted(fault, target):
+            return evaluate(
+                self.described,
+                self.weights,
+                self.x,
+                self.cotangent,
+                dtype=self.dtype,
+                training=self.training,
+                device=device,
+                compiled=framework.compiled,
+            )
+
 
 _KINDS: dict[str, type[CBAMSpec | Architecture]] = {
     kind.__name__: kind for kind in (CBAMSpec, Architecture)
 }
 
 
-def run(job: Job, framework: Framework, device: str) -> tuple[dict[str, np.ndarray], dict]:
+def read(path: Path) -> Job | TrainingJob:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        kind = file.metadata()["kind"]
+    return {"pass": Job, "training": TrainingJob}[kind].read(path)
+
+
+def run(
+    job: Job | TrainingJob, framework: Framework, device: str
+) -> tuple[dict[str, np.ndarray], dict]:
     """The job's arrays and facts about them: the output's dtype, or the error."""
-    target = Target.of(framework)
-    is_network = isinstance(job.described, Architecture)
-    evaluate = target.evaluate.evaluate_network if is_network else target.evaluate.evaluate
     try:
-        with planted(FAULTS.get(job.fault), target):
-            arrays, dtype = evaluate(
-                job.described,
-                job.weights,
-                job.x,
-                job.cotangent,
-                dtype=job.dtype,
-                training=job.training,
-                device=device,
-                compiled=framework.compiled,
-            )
+        arrays, dtype = job.run(framework, device, ALL_FAULTS.get(job.fault))
     except Exception as error:  # Whatever a framework raises is a finding.
         traceback.print_exc()
         return {}, {"error": f"{type(error).__name__}: {str(error).strip()[:300]}"}
@@ -112,7 +132,7 @@ def main(name: str, folder: Path, device: str) -> None:
         print("refused", error, file=protocol, flush=True)
         return
     for job in sys.stdin.read().split():
-        arrays, facts = run(Job.read(folder / "jobs" / job), framework, device)
+        arrays, facts = run(read(folder / "jobs" / job), framework, device)
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         safetensors.numpy.save_file(contiguous, results / job, {"facts": json.dumps(facts)})
         print("job", job, file=protocol, flush=True)

@@ -11,7 +11,7 @@ from crosscheck.faults.fault import Fault, Target
 from crosscheck.faults.places import function, gate, method, pool
 
 
-def _winner_takes_all(target: Target, right: Any, x: Any, axes: Any) -> Any:
+def winner_takes_all(target: Target, right: Any, x: Any, axes: Any) -> Any:
     """The maximum, whose gradient all goes to one of several equal positions."""
     ramp = 1e-12 * np.arange(math.prod(x.shape), dtype=np.float64).reshape(tuple(x.shape))
     ramped = right(x + target.as_tensor(ramp), axes)
@@ -29,14 +29,14 @@ BACKWARD = [
         "a gradient at ties goes to one position",
         "ties-integers",
         pool("max"),
-        _winner_takes_all,
+        winner_takes_all,
     ),
     Fault(
         "winner-takes-all-over-channels",
         "a gradient at ties goes to one channel",
         "ties-integers",
         function("max"),
-        _winner_takes_all,
+        winner_takes_all,
     ),
     Fault(
         "channel-gate-without-gradient",

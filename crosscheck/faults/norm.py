@@ -25,9 +25,9 @@ def _always(training: bool) -> Callable[..., Any]:
     return faulty
 
 
-def _positions(x: Any) -> int:
-    """What a statistic is taken of; the map has one channel."""
-    return math.prod(x.shape)
+def _positions(x: Any, channels: int = 1) -> int:
+    """What a statistic is taken of."""
+    return math.prod(x.shape) // channels
 
 
 def _normalised_by_unbiased(target: Target, right: Any, layer: Any, x: Any, **options: Any) -> Any:
@@ -37,16 +37,16 @@ def _normalised_by_unbiased(target: Target, right: Any, layer: Any, x: Any, **op
     return bias + (y - bias) * math.sqrt(1 - 1 / _positions(x))
 
 
-def _kept_biased(target: Target, right: Any, *arguments: Any) -> Any:
+def kept_biased(target: Target, right: Any, *arguments: Any) -> Any:
     match arguments:
         case layer, x:  # torch, whose own code updates; so by hand
             y = _kept_old(target, right, layer, x)
-            batch = target.stop_gradient(x)
-            layer.running_mean.lerp_(batch.mean(), layer.momentum)
-            layer.running_var.lerp_(batch.var(correction=0), layer.momentum)
+            batch = target.stop_gradient(x).transpose(0, 1).flatten(1)
+            layer.running_mean.lerp_(batch.mean(1), layer.momentum)
+            layer.running_var.lerp_(batch.var(1, correction=0), layer.momentum)
             return y
         case layer, x, mean, var:  # tf and keras
-            return right(layer, x, mean, var * (1 - 1 / _positions(x)))
+            return right(layer, x, mean, var * (1 - 1 / _positions(x, math.prod(var.shape))))
         case *running, mean, var, count, momentum:  # flax and linen
             return right(*running, mean, var * (1 - 1 / count), count, momentum)
 
@@ -98,7 +98,7 @@ NORM = [
         "the biased variance is kept",
         "official-relu",
         update,
-        _kept_biased,
+        kept_biased,
         mode="train",
     ),
     Fault(

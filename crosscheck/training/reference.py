@@ -6,15 +6,16 @@ The network is `cbam_core.reference_network`; the optimizers are the equations o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cbam_core import Recipe, TrainingState, reference_network
-from cbam_core.training_state import slot_shapes
 
 Array = np.ndarray
+# (recipe, number of the step, weight decay, parameter, gradient, slots) -> parameter and slots.
+Update = Callable[..., tuple[Array, dict[str, Array]]]
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,45 @@ def run(
     """
     architecture, recipe = state.architecture, state.recipe
     weights = {name: np.asarray(array, np.float64) for name, array in state.weights.items()}
-    slots = {name: np.zeros(s) for name, s in slot_shapes(architecture, recipe.slots).items()}
-    slots |= {name: np.asarray(array, np.float64) for name, array in state.slots.items()}
+    slots = {name: np.asarray(array, np.float64) for name, array in state.slots.items()}
     losses = []
     for number, (x, target) in enumerate(batches, state.step):
         step = reference_network.run(architecture, weights, x, training=True)
         loss, by_logits = LOSSES[recipe.loss](step.output, target)
         _, gradients = step.pullback(by_logits)
         losses.append(loss)
-        weights |= step.statistics
-        for name, gradient in gradients.items():
-            own = {kind: slots[f"{kind}:{name}"] for kind in recipe.slots}
-            decay = recipe.weight_decay if recipe.decays(name) else 0.0
-            update = UPDATES[recipe.optimizer]
-            weights[name], own = update(recipe, number, decay, weights[name], gradient, own)
-            slots |= {f"{kind}:{name}": slot for kind, slot in own.items()}
+        updated, slots = advance(recipe, number, weights, gradients, slots)
+        weights |= {**updated, **step.statistics}
         on_step()
     step = state.step + len(losses)
     after = TrainingState(architecture, recipe, weights, slots, step)
     return Run(np.array(losses), gradients, after)
+
+
+def advance(
+    recipe: Recipe,
+    number: int,
+    weights: Mapping[str, Array],
+    gradients: Mapping[str, Array],
+    slots: Mapping[str, Array],
+    update: Update | None = None,
+    decays: Callable[[str], bool] | None = None,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The parameters and the slots behind the optimizer's step with this number.
+
+    Args:
+        slots: without any the run begins.
+        update, decays: what replaces the recipe's own equations, and its choice of parameters.
+    """
+    update, decays = update or UPDATES[recipe.optimizer], decays or recipe.decays
+    parameters, after = {}, {}
+    for name, gradient in gradients.items():
+        zeros = np.zeros_like(gradient)
+        own = {kind: slots.get(f"{kind}:{name}", zeros) for kind in recipe.slots}
+        decay = recipe.weight_decay if decays(name) else 0.0
+        parameters[name], own = update(recipe, number, decay, weights[name], gradient, own)
+        after |= {f"{kind}:{name}": slot for kind, slot in own.items()}
+    return parameters, after
 
 
 def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
@@ -115,5 +136,5 @@ def adamw(
     return adam(recipe, number, 0.0, p - recipe.rate(number) * decay * p, g, slots)
 
 
-UPDATES = {"sgd": sgd, "adam": adam, "adamw": adamw}
+UPDATES: dict[str, Update] = {"sgd": sgd, "adam": adam, "adamw": adamw}
 LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}

@@ -1,0 +1,162 @@
+"""The runs of `cbam check --train`: every optimizer and schedule, on real data."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cbam_core import Architecture, Recipe, TrainingState, initial_network
+from crosscheck.frameworks import Framework
+from crosscheck.training import reference
+from crosscheck.training.data import Data, digits, photographs
+from crosscheck.training.job import TrainingJob, quantities
+
+STEPS = 200
+# What differs by rounding at first differs by more after every step; Adam divides by the root of
+# its second moment, which is next to nothing where a gradient is.
+LIMITS = {"sgd": 1e-9, "adam": 1e-7, "adamw": 1e-7}
+# Float32 drifts from the reference; of its first steps the losses are judged.
+FLOAT32_LIMITS = {"loss": 1e-4}
+FLOAT32_STEPS = 50
+KINDS = ("loss", "grad", "weight", "state", "slot")
+# A run on which a framework is judged of which a sample is enough.
+SAMPLE = ("digits-sgd", "digits-adam-cosine")
+
+# A small ResNet with CBAM for pictures of few pixels.
+DIGITS = Architecture(
+    "basic",
+    (1, 1, 1),
+    (8, 16, 32),
+    attention="cbam",
+    spec={"reduction": 4, "kernel_size": 3},
+    stem="cifar",
+    num_classes=10,
+)  # fmt: skip
+PHOTOGRAPHS = Architecture(
+    "basic",
+    (1, 1),
+    (8, 16),
+    attention="cbam",
+    spec={"reduction": 4, "kernel_size": 3},
+    stem="cifar",
+    num_classes=2,
+)  # fmt: skip
+
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    "nesterov": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    "adam": {"learning_rate": 0.003, "weight_decay": 5e-4},
+    "adamw": {"learning_rate": 0.003, "weight_decay": 0.05},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCase:
+    """A run from its beginning."""
+
+    name: str
+    start: TrainingState
+    data: Data
+
+    def batches(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures (steps, N, H, W, 3) and targets of the steps from `first` to `last`."""
+        batches = list(self.data.batches(last, first=first))
+        return np.stack([x for x, _ in batches]), np.stack([target for _, target in batches])
+
+    @functools.cache  # noqa: B019  There are a handful of cases, each for the whole process.
+    def expected(self, steps: int) -> reference.Run:
+        """The reference's run of this many steps."""
+        return reference.run(self.start, self.data.batches(steps))
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run, or its beginning, in each framework."""
+
+    case: TrainingCase
+    dtype: str
+    steps: int
+    fault: str = ""
+    mode = "train"
+
+    def job(self, name: str) -> TrainingJob:
+        arguments = (*self.case.batches(0, self.steps), self.dtype, self.fault)
+        return TrainingJob(name, self.case.start, *arguments)
+
+    def expected(self) -> dict[str, Any]:
+        """The reference's arrays, as `quantities` names them."""
+        run = self.case.expected(self.steps)
+        return quantities(run.losses, run.gradients, run.state)
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """By the kind of quantity."""
+        if self.dtype == "float32":
+            return FLOAT32_LIMITS
+        return dict.fromkeys(KINDS, LIMITS[self.case.start.recipe.optimizer])
+
+
+def training_cases() -> list[TrainingCase]:
+    """Every optimizer and schedule on the digits, ties, and a regression on photographs."""
+    found = {"digits": (DIGITS, digits()), "photographs": (PHOTOGRAPHS, photographs())}
+
+    def case(data: str, optimizer: str, schedule: str) -> TrainingCase:
+        architecture, pictures = found[data]
+        loss = "cross_entropy" if data == "digits" else "squared_error"
+        kind = "sgd" if optimizer == "nesterov" else optimizer
+        options = OPTIMIZERS[optimizer]
+        recipe = Recipe(kind, steps=STEPS, schedule=schedule, loss=loss, **options)
+        name = f"{data}-{optimizer}{'-cosine' if schedule == 'cosine' else ''}"
+        start = TrainingState(architecture, recipe, initial_network(architecture, seed=1))
+        return TrainingCase(name, start, pictures)
+
+    ties = case("digits", "sgd", "constant")
+    tied = dataclasses.replace(ties.start, weights=alike(ties.start.weights))
+    on_digits = [
+        case("digits", optimizer, schedule)
+        for optimizer in OPTIMIZERS
+        for schedule in ("constant", "cosine")
+    ]
+    return [
+        *on_digits,
+        TrainingCase("digits-ties", tied, ties.data),
+        case("photographs", "adamw", "cosine"),
+    ]
+
+
+def alike(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights with which all that an attention sees at first is 1, at all positions and channels.
+
+    Behind a relu ties are zeros, whose gradient goes no further; these ties are none.
+    """
+    changed = {}
+    for name, array in weights.items():
+        if name.endswith("norm2.scale"):
+            array = np.zeros_like(array)
+        elif name.endswith("norm2.bias"):
+            array = np.ones_like(array)
+        elif name.endswith("channel.expand.kernel"):
+            array = np.repeat(array[:, :1], array.shape[1], axis=1)
+        changed[name] = array
+    return changed
+
+
+def plan_training(
+    cases: Sequence[TrainingCase], dtypes: Sequence[str], steps: int
+) -> list[TrainingPlan]:
+    """Every case in every dtype; of float32 the first steps."""
+    return [
+        TrainingPlan(case, dtype, min(steps, FLOAT32_STEPS) if dtype == "float32" else steps)
+        for dtype in dtypes
+        for case in cases
+    ]
+
+
+def select_training(plans: Sequence[TrainingPlan], framework: Framework) -> Sequence[TrainingPlan]:
+    """What a check that is not full asks of `framework`."""
+    return [one for one in plans if not framework.sample or one.case.name in SAMPLE]
