@@ -74,7 +74,9 @@ class Recipe:
             raise ValueError(f"steps={self.steps} is below 1; pass a positive integer")
         for field in ("learning_rate", "epsilon"):
             if not getattr(self, field) > 0:
-                raise ValueError(f"{field}={getattr(self, field)} is not positive; pass one above 0")
+                raise ValueError(
+                    f"{field}={getattr(self, field)} is not positive; pass one above 0"
+                )
         object.__setattr__(self, "betas", tuple(self.betas))
         for field, value in (
             ("weight_decay", self.weight_decay),

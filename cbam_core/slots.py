@@ -52,7 +52,9 @@ class Convention:
                 f"frameworks' {state.recipe.optimizer}; go on with an optimizer without it"
             )
         state.check(own)
-        return self._translated(state, dict(zip(own, canonical, strict=True)), 1 / self._scale(state))
+        return self._translated(
+            state, dict(zip(own, canonical, strict=True)), 1 / self._scale(state)
+        )
 
     def from_canonical(self, state: TrainingState) -> TrainingState:
         """The state with slots as this library has them.

@@ -56,7 +56,9 @@ class Trainer:
         with jax.default_device(self.device):
             rngs = nnx.Rngs(jax.random.key(0, impl="rbg"))
             self.network = Backbone(state.architecture, param_dtype=dtype, rngs=rngs)
-            self.optimizer = nnx.Optimizer(self.network, make_optimizer(state.recipe), wrt=nnx.Param)
+            self.optimizer = nnx.Optimizer(
+                self.network, make_optimizer(state.recipe), wrt=nnx.Param
+            )
             self.load(state)
         self._gradients: Any = None
 

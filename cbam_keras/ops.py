@@ -49,8 +49,9 @@ def max(x: Tensor, axes: tuple[int, ...]) -> Tensor:
             dy = arguments[-1] if upstream is None else upstream
             # Where x is cheap, XLA computes it anew for each use and may round it otherwise (a
             # fused multiply-add here, none there): then nothing equals y, and only the first
-            # place is sure.
-            is_max = keras.ops.logical_or(x == y, _is_first_max(x, axes))
+            # place is sure. Of x - y, since Keras on JAX searches in float32, where different
+            # float64 values may be one.
+            is_max = keras.ops.logical_or(x == y, _is_first_max(x - y, axes))
             is_max = keras.ops.cast(is_max, x.dtype)
             return is_max * (dy / keras.ops.sum(is_max, axes, keepdims=True))
 

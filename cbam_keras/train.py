@@ -159,21 +159,23 @@ def regularized(
         return dict(gradients)
     parameters = _parameters(network)
     return {
-        name: gradient + recipe.weight_decay * parameters[name]
-        if recipe.decays(name)
-        else gradient
+        name: gradient + recipe.weight_decay * parameters[name] if recipe.decays(name) else gradient
         for name, gradient in gradients.items()
     }
 
 
-def to_state(network: Backbone, optimizer: keras.optimizers.Optimizer, recipe: Recipe) -> TrainingState:
+def to_state(
+    network: Backbone, optimizer: keras.optimizers.Optimizer, recipe: Recipe
+) -> TrainingState:
     """The network's weights, the optimizer's slots and its count of steps, copied."""
     slots = {name: canonical_array(slot) for name, slot in _slots(optimizer, _parameters(network))}
     step = int(optimizer.iterations)
     return TrainingState(network.architecture, recipe, to_canonical(network), slots, step)
 
 
-def load_state(network: Backbone, optimizer: keras.optimizers.Optimizer, state: TrainingState) -> None:
+def load_state(
+    network: Backbone, optimizer: keras.optimizers.Optimizer, state: TrainingState
+) -> None:
     """Continue from `state`, with an optimizer of its recipe.
 
     Raises:

@@ -138,7 +138,7 @@ def alike(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in weights.items():
         if name.endswith("norm2.scale"):
             array = np.zeros_like(array)
-        elif name.endswith("norm2.bias"):
+        elif name.endswith(("norm2.bias", "spatial.norm.scale")):
             array = np.ones_like(array)
         elif name.endswith("channel.expand.kernel"):
             array = np.repeat(array[:, :1], array.shape[1], axis=1)
