@@ -31,7 +31,7 @@ def network() -> tuple[Architecture, dict[str, np.ndarray]]:
 
 
 def cases() -> list[Case]:
-    """The network's first attention on the map that it is given there, and the network on digits."""
+    """The network's first attention, on the map that it is given there, and the network itself."""
     architecture, weights = network()
     x = digits().pictures[:DIGITS]
     path, spec = next(architecture.attentions())

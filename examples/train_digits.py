@@ -183,7 +183,7 @@ def summary(figures: dict[str, Any]) -> str:
 
 def train_all(out: Path, steps: int, dtype: str) -> list[dict[str, Any]]:
     """Train in each framework, each in a process of its own; the first one's network is kept."""
-    runs = []
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="train-digits-") as folder:
         for framework in PACKAGES:
             own = Path(folder) / f"{framework}.safetensors" if runs else out
