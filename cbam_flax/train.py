@@ -1,8 +1,7 @@
-"""A network in training on NumPy arrays, with optax's optimizers: alike in all four packages."""
+"""A network in training on NumPy arrays, with optax's optimizers: alike in all packages."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,6 +59,7 @@ class Trainer:
                 self.network, make_optimizer(state.recipe), wrt=nnx.Param
             )
             self.load(state)
+        self.run = nnx.jit(self._run)
         self._gradients: Any = None
 
     def step(self, x: np.ndarray, target: np.ndarray) -> float:
@@ -67,8 +67,20 @@ class Trainer:
         self.network.train()
         with jax.default_device(self.device):
             arrays = jnp.asarray(x, self.dtype), jnp.asarray(target)
-            loss, self._gradients = _step(self.network, self.optimizer, *arrays, self.recipe.loss)
+            loss, self._gradients = self.run(self.network, self.optimizer, *arrays)
         return float(loss)
+
+    def loss(self, logits: Array, target: Array) -> Array:
+        return LOSSES[self.recipe.loss](logits, target)
+
+    def _run(
+        self, network: Backbone, optimizer: nnx.Optimizer, x: Array, target: Array
+    ) -> tuple[Array, nnx.State]:
+        """The loss and the gradients; the network and the optimizer have made the step."""
+        loss_of = nnx.value_and_grad(lambda network: self.loss(network(x), target))
+        loss, gradients = loss_of(network)
+        optimizer.update(network, gradients)
+        return loss, gradients
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Canonical name -> the gradient of the last step's loss."""
@@ -86,16 +98,6 @@ class Trainer:
         """What the network says to pictures x, in evaluation."""
         self.network.eval()
         return np.asarray(_logits(self.network, jnp.asarray(x, self.dtype)))
-
-
-@functools.partial(nnx.jit, static_argnames="loss")
-def _step(
-    network: Backbone, optimizer: nnx.Optimizer, x: Array, target: Array, loss: str
-) -> tuple[Array, nnx.State]:
-    """The loss and the gradients; the network and the optimizer have made the step."""
-    found = nnx.value_and_grad(lambda network: LOSSES[loss](network(x), target))(network)
-    optimizer.update(network, found[1])
-    return found
 
 
 _logits = nnx.jit(lambda network, x: network(x))

@@ -1,4 +1,4 @@
-"""A network in training on NumPy arrays, with Keras's own optimizers: alike in all four packages.
+"""A network in training on NumPy arrays, with Keras's own optimizers: alike in all packages.
 
 Keras's SGD keeps the learning rate in its momentum, and its Adam has its epsilon elsewhere;
 `prepare_step` and `regularized` make up for it.

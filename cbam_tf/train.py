@@ -104,7 +104,8 @@ class Trainer:
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """What the network says to pictures x, in evaluation."""
-        return self.network(tf.cast(x, self.dtype), training=False).numpy()
+        logits = self.network(tf.cast(x, self.dtype), training=False)
+        return canonical_array(logits)
 
 
 def make_optimizer(network: tf.Module, recipe: Recipe) -> tf.keras.optimizers.Optimizer:

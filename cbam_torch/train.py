@@ -1,4 +1,4 @@
-"""A network in training on NumPy arrays, with torch's own optimizers: alike in all four packages."""
+"""A network in training on NumPy arrays, with torch's own optimizers: alike in all packages."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ class Trainer:
         return {
             name: canonical_array(parameter.grad, shapes[name])
             for name, parameter in _parameters(self.network).items()
+            if parameter.grad is not None
         }
 
     def state(self) -> TrainingState:

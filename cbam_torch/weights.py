@@ -93,7 +93,7 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def tensor_like(tensor: Tensor, weight: np.ndarray) -> Tensor:
-    """A canonical weight, or what is kept beside one, in the layout, dtype and device of `tensor`."""
+    """A canonical weight, or its like, in the layout, dtype and place of `tensor`."""
     array = as_canonical(weight)
     if tensor.ndim > 1:
         outputs, inputs, *kernel = tensor.shape

@@ -18,7 +18,7 @@ KINDS = {
     "grad": "gradients",
     "weight": "parameters",
     "state": "statistics",
-    "slot": "optimizer's slots",
+    "slot": "slots",
 }
 # Failing rows that are printed one by one; the JSON has them all.
 SHOWN = 20

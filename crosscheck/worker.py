@@ -104,7 +104,7 @@ _KINDS: dict[str, type[CBAMSpec | Architecture]] = {
 def read(path: Path) -> Job | TrainingJob:
     with safetensors.safe_open(path, framework="numpy") as file:
         kind = file.metadata()["kind"]
-    return {"pass": Job, "training": TrainingJob}[kind].read(path)
+    return TrainingJob.read(path) if kind == "training" else Job.read(path)
 
 
 def run(

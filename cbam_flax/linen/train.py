@@ -1,8 +1,7 @@
-"""A network in training on NumPy arrays, with optax's optimizers: alike in all four packages."""
+"""A network in training on NumPy arrays, with optax's optimizers: alike in all packages."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -56,33 +55,39 @@ class Trainer:
         self.recipe, self.dtype, self.device = state.recipe, dtype, jax.devices(device)[0]
         self.network = Backbone(state.architecture, param_dtype=dtype, use_running_average=False)
         self.optimizer = make_optimizer(state.recipe)
+        self.variables: Variables = {}
+        self.slots: Any = None
+        self.count = 0
         self.load(state)
+        self.run = jax.jit(self._run)
         self._gradients: Variables = {}
 
     def step(self, x: np.ndarray, target: np.ndarray) -> float:
         """One step on pictures x (N, H, W, 3) and their labels or values; the loss before it."""
         with jax.default_device(self.device):
             arrays = jnp.asarray(x, self.dtype), jnp.asarray(target)
-            loss, self._gradients, self.variables, self.slots = self._step(
+            loss, self._gradients, self.variables, self.slots = self.run(
                 self.variables, self.slots, *arrays
             )
         self.count += 1
         return float(loss)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _step(self, variables: Variables, slots: Any, x: Array, target: Array) -> Any:
+    def _run(self, variables: Variables, slots: Any, x: Array, target: Array) -> Any:
         """The loss, the gradients, and the variables and slots behind the step."""
         others = {kind: own for kind, own in variables.items() if kind != "params"}
 
-        def loss_of(params: Variables) -> tuple[Array, Variables]:
+        def loss_of(params: Variables) -> Any:
             given = {"params": params, **others}
             logits, after = self.network.apply(given, x, mutable=["batch_stats"])
-            return LOSSES[self.recipe.loss](logits, target), after
+            return self.loss(logits, target), after
 
         params = variables["params"]
         (loss, after), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
         updates, slots = self.optimizer.update(gradients, slots, params)
         return loss, gradients, {"params": optax.apply_updates(params, updates), **after}, slots
+
+    def loss(self, logits: Array, target: Array) -> Array:
+        return LOSSES[self.recipe.loss](logits, target)
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Canonical name -> the gradient of the last step's loss."""

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +19,6 @@ from crosscheck.cases import Case
 from crosscheck.check import (
     LIMITS,
     NETWORK_LIMITS,
-    Plan,
     check,
     plan,
     plan_faults,
@@ -32,6 +31,14 @@ from crosscheck.frameworks import FRAMEWORKS, Framework
 from crosscheck.networks import network_case
 from crosscheck.process import CrashedError, RefusedError
 from crosscheck.report import Report, write_json
+from crosscheck.training.cases import (
+    STEPS,
+    TRAINING_DTYPES,
+    plan_training,
+    select_training,
+    training_cases,
+)
+from crosscheck.training.faults import TRAINING_FAULTS, plan_training_faults
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -48,6 +55,10 @@ cbam check --full --dtype float64,float32      the whole grid
 cbam check --model resnet50                    a whole network on the photograph at 224 x 224
 
 cbam check --model resnet18,mobilenet --attention cbam,se,none --size 96
+
+cbam check --train                             training runs, step by step, on real digits
+
+cbam check --train --faults                    faults that only training shows
 
 [bold]Exit codes[/bold]
 
@@ -94,8 +105,20 @@ def command(
         ),
     ] = False,
     faults: Annotated[
-        bool, typer.Option("--faults", help=f"Plant {len(FAULTS)} faults; each has to be caught.")
+        bool,
+        typer.Option(
+            "--faults",
+            help=f"Plant {len(FAULTS)} faults, with --train {len(TRAINING_FAULTS)} others; each "
+            "has to be caught.",
+        ),
     ] = False,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Whole training runs, each with the framework's optimizer."),
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help=f"Of --train, of each run. {STEPS} if absent.")
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Frameworks that run at a time; one a core if absent.")
     ] = None,
@@ -106,20 +129,36 @@ def command(
     Each framework runs in a process of its own. The judge is a float64 NumPy reference that is
     derived from the equations alone.
     """
+    if train and (mode or model or image):
+        raise options.wrong(
+            "--train",
+            "its runs are in training mode, on their own data; leave --mode, --model "
+            "and --image out",
+        )
+    if steps and (not train or faults):
+        raise options.wrong("--steps", "only runs of --train, without --faults, have them")
     if faults and (dtype or mode or full or model):
         raise options.wrong(
             "--faults", "each fault has its own case, dtype and mode; leave those out"
         )
     if not model and (attention or size):
         raise options.wrong("--attention, --size", "only networks have these; pass --model too")
-    dtypes = options.choices("--dtype", dtype or "float64", NETWORK_LIMITS if model else LIMITS)
+    known = TRAINING_DTYPES if train else NETWORK_LIMITS if model else LIMITS
+    dtypes = options.choices("--dtype", dtype or "float64", known)
     modes = options.choices("--mode", mode or ",".join(cases.MODES), cases.MODES)
     options.choices("--device", device, ("cpu", "gpu"))
     options.writable("--json", json)
     _check_image(image)
     chosen = _frameworks(frameworks)
-    rounds: Iterator[list[Plan]]
-    if model:
+    rounds: Iterator[list[Any]]
+    sample: Callable[..., Sequence[Any]]
+    if train:
+        runs = training_cases()
+        planned = (
+            plan_training_faults(runs) if faults else plan_training(runs, dtypes, steps or STEPS)
+        )
+        rounds, sample = iter([planned]), select_training
+    elif model:
         made = _networks(model, attention or "cbam", size or photograph.SIDE, image)
         rounds, sample = (plan([case], dtypes, modes) for case in made), select_networks
     else:
@@ -190,7 +229,7 @@ def _frameworks(names: str | None) -> list[Framework]:
 
 
 @contextlib.contextmanager
-def _progress(plans_of: Mapping[str, Sequence[Plan]]) -> Iterator[Callable[[str], None]]:
+def _progress(plans_of: Mapping[str, Sequence[Any]]) -> Iterator[Callable[[str], None]]:
     """A bar for each framework on a terminal, nothing in a pipe."""
     console = Console(stderr=True)
     columns = (

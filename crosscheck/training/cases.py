@@ -17,6 +17,7 @@ from crosscheck.training.data import Data, digits, photographs
 from crosscheck.training.job import TrainingJob, quantities
 
 STEPS = 200
+TRAINING_DTYPES = ("float64", "float32")
 # What differs by rounding at first differs by more after every step; Adam divides by the root of
 # its second moment, which is next to nothing where a gradient is.
 LIMITS = {"sgd": 1e-9, "adam": 1e-7, "adamw": 1e-7}
@@ -27,25 +28,14 @@ KINDS = ("loss", "grad", "weight", "state", "slot")
 # A run on which a framework is judged of which a sample is enough.
 SAMPLE = ("digits-sgd", "digits-adam-cosine")
 
-# A small ResNet with CBAM for pictures of few pixels.
-DIGITS = Architecture(
-    "basic",
-    (1, 1, 1),
-    (8, 16, 32),
-    attention="cbam",
-    spec={"reduction": 4, "kernel_size": 3},
-    stem="cifar",
-    num_classes=10,
-)  # fmt: skip
-PHOTOGRAPHS = Architecture(
-    "basic",
-    (1, 1),
-    (8, 16),
-    attention="cbam",
-    spec={"reduction": 4, "kernel_size": 3},
-    stem="cifar",
-    num_classes=2,
-)  # fmt: skip
+# Small ResNets with CBAM, for pictures of few pixels.
+_SMALL: dict[str, Any] = {
+    "attention": "cbam",
+    "spec": {"reduction": 4, "kernel_size": 3},
+    "stem": "cifar",
+}
+DIGITS = Architecture("basic", (1, 1, 1), (8, 16, 32), num_classes=10, **_SMALL)
+PHOTOGRAPHS = Architecture("basic", (1, 1), (8, 16), num_classes=2, **_SMALL)
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4},

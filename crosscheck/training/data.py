@@ -1,4 +1,4 @@
-"""Real data for small networks, and the order of its batches, drawn in NumPy: the same bits for all.
+"""Real data for small networks, and their batches, drawn in NumPy: the same bits for all.
 
 - digits: scikit-learn's 1,797 scanned digits (Alpaydin and Kaynak, UCI, 1998), for classification.
 - photographs: crops of scikit-image's photographs, for regression: from a crop to where in its

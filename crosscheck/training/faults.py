@@ -30,7 +30,11 @@ Slots = dict[str, Array]
 
 def training_step(target: Target) -> Place:
     """The step of the package's trainer: (trainer, x, target)."""
-    return importlib.import_module(f"{target.evaluate.__package__}.train").Trainer, "step"
+    return importlib.import_module(f"{_package(target)}.train").Trainer, "step"
+
+
+def _package(target: Target) -> str:
+    return target.evaluate.__name__.rpartition(".")[0]
 
 
 def optimizer(
@@ -39,7 +43,7 @@ def optimizer(
     """The framework's step, of which the optimizer's part is done anew, and wrongly."""
 
     def faulty(target: Target, right: Any, trainer: Any, x: Array, wanted: Array) -> float:
-        convention = CONVENTIONS[target.evaluate.__package__]
+        convention = CONVENTIONS[_package(target)]
         before = convention.to_canonical(trainer.state())
         loss = right(trainer, x, wanted)
         after = convention.to_canonical(trainer.state())
@@ -144,7 +148,7 @@ def _one_step_late(
     return reference.adamw(recipe, max(number - 1, 0), decay, p, g, slots)
 
 
-def _momentum_complement(target: Target, right: Any, *arguments: Any) -> Any:
+def _norm_complement(target: Target, right: Any, *arguments: Any) -> Any:
     match arguments:
         case layer, *others if hasattr(layer, "momentum"):
             momentum, layer.momentum = layer.momentum, 1 - layer.momentum
@@ -157,42 +161,163 @@ def _momentum_complement(target: Target, right: Any, *arguments: Any) -> Any:
 
 
 def _fault(
-    name: str, about: str, case: str, faulty: Callable[..., Any], where: Any = training_step
+    name: str,
+    about: str,
+    case: str,
+    faulty: Callable[..., Any],
+    where: Callable[[Target], Place] = training_step,
 ) -> Fault:
     return Fault(name, about, case, where, faulty, mode="train")
 
 
+_NETWORK = [
+    _fault(
+        "run-with-biased-variance",
+        "the biased variance is kept",
+        "digits-sgd",
+        kept_biased,
+        update,
+    ),
+    _fault(
+        "run-with-momentum-complement",
+        "a norm's momentum is that of the old value",
+        "digits-sgd",
+        _norm_complement,
+        update,
+    ),
+    _fault(
+        "run-with-winner-takes-all-over-space",
+        "a gradient at ties goes to one position",
+        "digits-ties",
+        winner_takes_all,
+        pool("max"),
+    ),
+    _fault(
+        "run-with-winner-takes-all-over-channels",
+        "a gradient at ties goes to one channel",
+        "digits-ties",
+        winner_takes_all,
+        function("max"),
+    ),
+]
+
+_DECAY = [
+    _fault(
+        "decay-of-every-parameter",
+        "biases and norms decay too",
+        "digits-sgd",
+        optimizer(decays=lambda name: True),
+    ),
+    _fault(
+        "decay-of-biases-and-norms",
+        "they decay, and the kernels do not",
+        "digits-adamw",
+        optimizer(decays=lambda name: not name.endswith(".kernel")),
+    ),
+    _fault(
+        "decay-forgotten",
+        "no parameter decays",
+        "digits-adamw",
+        optimizer(decays=lambda name: False),
+    ),
+    _fault(
+        "decoupled-decay-in-sgd",
+        "Keras' weight_decay taken for torch's",
+        "digits-sgd",
+        optimizer(_decoupled_sgd),
+    ),
+    _fault(
+        "coupled-decay-in-adamw",
+        "Adam for AdamW",
+        "digits-adamw",
+        optimizer(reference.adam),
+    ),
+    _fault(
+        "decoupled-decay-in-adam",
+        "AdamW for Adam",
+        "digits-adam",
+        optimizer(reference.adamw),
+    ),
+]
+
+_MOMENTUM = [
+    _fault(
+        "nesterov-forgotten",
+        "plain momentum for Nesterov's",
+        "digits-nesterov",
+        optimizer(_sgd(_plain)),
+    ),
+    _fault(
+        "nesterov-with-the-old-velocity",
+        "g + mu v with the v of the step before",
+        "digits-nesterov",
+        optimizer(_sgd(_old_velocity)),
+    ),
+    _fault(
+        "dampened-momentum",
+        "the gradient counts 1 - mu",
+        "digits-sgd",
+        optimizer(_sgd(_dampened)),
+    ),
+    _fault(
+        "complement-of-the-optimizer-s-momentum",
+        "mu is the weight of the new value",
+        "digits-sgd",
+        optimizer(_sgd(_complement)),
+    ),
+    _fault(
+        "momentum-not-corrected",
+        "Keras' momentum keeps the rates of old steps",
+        "digits-sgd-cosine",
+        optimizer(_sgd(_uncorrected)),
+    ),
+]
+
+_ADAM = [
+    _fault(
+        "epsilon-hat",
+        "Adam's epsilon before the correction, as Keras has it",
+        "digits-adam",
+        optimizer(_adam(_epsilon_hat)),
+    ),
+    _fault(
+        "epsilon-in-the-root",
+        "Adam's epsilon under the root",
+        "digits-adam",
+        optimizer(_adam(_epsilon_in_the_root)),
+    ),
+    _fault(
+        "moments-not-corrected",
+        "Adam's moments as they begin, near 0",
+        "digits-adam",
+        optimizer(_adam(_moments_uncorrected)),
+    ),
+]
+
+_LOSS_AND_RATE = [
+    _fault(
+        "summed-loss",
+        "the sum over the batch for its mean",
+        "digits-sgd",
+        optimizer(_summed),
+    ),
+    _fault(
+        "rate-one-step-late",
+        "the schedule starts one step late",
+        "digits-adamw-cosine",
+        optimizer(_one_step_late),
+    ),
+]
+
 TRAINING_FAULTS = {
-    fault.name: fault
-    for fault in (
-        _fault("run-with-biased-variance", "the biased variance is kept", "digits-sgd", kept_biased, update),
-        _fault("run-with-the-momentum-s-complement", "a norm's momentum is that of the old value", "digits-sgd", _momentum_complement, update),
-        _fault("run-with-winner-takes-all-over-space", "a gradient at ties goes to one position", "digits-ties", winner_takes_all, pool("max")),
-        _fault("run-with-winner-takes-all-over-channels", "a gradient at ties goes to one channel", "digits-ties", winner_takes_all, function("max")),
-        _fault("decay-of-every-parameter", "biases and norms decay too", "digits-sgd", optimizer(decays=lambda name: True)),
-        _fault("decay-of-biases-and-norms", "they decay, and the kernels do not", "digits-adamw", optimizer(decays=lambda name: not name.endswith(".kernel"))),
-        _fault("decay-forgotten", "no parameter decays", "digits-adamw", optimizer(decays=lambda name: False)),
-        _fault("decoupled-decay-in-sgd", "Keras's weight_decay taken for torch's", "digits-sgd", optimizer(_decoupled_sgd)),
-        _fault("coupled-decay-in-adamw", "Adam for AdamW", "digits-adamw", optimizer(reference.adam)),
-        _fault("decoupled-decay-in-adam", "AdamW for Adam", "digits-adam", optimizer(reference.adamw)),
-        _fault("nesterov-forgotten", "plain momentum for Nesterov's", "digits-nesterov", optimizer(_sgd(_plain))),
-        _fault("nesterov-with-the-old-velocity", "g + mu v of the step before", "digits-nesterov", optimizer(_sgd(_old_velocity))),
-        _fault("dampened-momentum", "the gradient counts 1 - mu", "digits-sgd", optimizer(_sgd(_dampened))),
-        _fault("momentum-s-complement-in-sgd", "mu is that of the new value", "digits-sgd", optimizer(_sgd(_complement))),
-        _fault("momentum-not-corrected", "Keras's momentum keeps the rates of old steps", "digits-sgd-cosine", optimizer(_sgd(_uncorrected))),
-        _fault("epsilon-hat", "Adam's epsilon before the correction, as Keras has it", "digits-adam", optimizer(_adam(_epsilon_hat))),
-        _fault("epsilon-in-the-root", "Adam's epsilon under the root", "digits-adam", optimizer(_adam(_epsilon_in_the_root))),
-        _fault("moments-not-corrected", "Adam's moments as they begin, near 0", "digits-adam", optimizer(_adam(_moments_uncorrected))),
-        _fault("summed-loss", "the sum over the batch for its mean", "digits-sgd", optimizer(_summed)),
-        _fault("rate-one-step-late", "the schedule starts one step late", "digits-adamw-cosine", optimizer(_one_step_late)),
-    )
-}  # fmt: skip
+    fault.name: fault for fault in (*_NETWORK, *_DECAY, *_MOMENTUM, *_ADAM, *_LOSS_AND_RATE)
+}
 
 ALL_FAULTS = FAULTS | TRAINING_FAULTS
 
 
 def plan_training_faults(cases: Sequence[TrainingCase]) -> list[TrainingPlan]:
-    """Each fault in the run that shows it, behind the same run without one, which has to be green."""
+    """Each fault in the run that shows it, behind the same run without a fault, which is green."""
     by_name = {case.name: case for case in cases}
     shown = dict.fromkeys(fault.case for fault in TRAINING_FAULTS.values())
     return [

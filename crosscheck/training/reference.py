@@ -61,8 +61,8 @@ def run(
         updated, slots = advance(recipe, number, weights, gradients, slots)
         weights |= {**updated, **step.statistics}
         on_step()
-    step = state.step + len(losses)
-    after = TrainingState(architecture, recipe, weights, slots, step)
+    reached = state.step + len(losses)
+    after = TrainingState(architecture, recipe, weights, slots, reached)
     return Run(np.array(losses), gradients, after)
 
 
@@ -82,7 +82,8 @@ def advance(
         update, decays: what replaces the recipe's own equations, and its choice of parameters.
     """
     update, decays = update or UPDATES[recipe.optimizer], decays or recipe.decays
-    parameters, after = {}, {}
+    parameters: dict[str, Array] = {}
+    after: dict[str, Array] = {}
     for name, gradient in gradients.items():
         zeros = np.zeros_like(gradient)
         own = {kind: slots.get(f"{kind}:{name}", zeros) for kind in recipe.slots}
