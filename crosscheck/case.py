@@ -40,7 +40,7 @@ class Case:
 
     def expected(self, training: bool) -> dict[str, np.ndarray]:
         """What the reference gives, under the names that `evaluate` uses."""
-        step = run(self.described, self.x, self.weights, training=training)
+        step = run(self.described, self.weights, self.x, training=training)
         return step.quantities(self.cotangent)
 
     def rounded(self, dtype: str) -> Case:
@@ -70,8 +70,8 @@ def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def run(
     described: CBAMSpec | Architecture,
-    x: np.ndarray,
     weights: dict[str, np.ndarray],
+    x: np.ndarray,
     *,
     training: bool,
 ) -> Step:
@@ -84,13 +84,13 @@ def run(
 def made(
     name: str,
     described: CBAMSpec | Architecture,
-    x: np.ndarray,
     weights: dict[str, np.ndarray],
+    x: np.ndarray,
     *,
     draws: int,
 ) -> Case:
     """The case with the kindest of so many cotangents, each of which costs two passes back."""
-    passes = [run(described, x, weights, training=training) for training in (False, True)]
+    passes = [run(described, weights, x, training=training) for training in (False, True)]
     shape = passes[0].output.shape
     drawn = [np.random.default_rng([13, k]).standard_normal(shape) for k in range(draws)]
     return Case(name, described, x, kindest(drawn, passes), weights)

@@ -181,7 +181,7 @@ INPUTS: dict[str, Callable[[CBAMSpec], np.ndarray]] = {
 
 def _case(name: str, spec: CBAMSpec, kind: str, x: np.ndarray) -> Case:
     scale = {"large": LARGE, "tiny": TINY}.get(kind, 1.0)
-    case = made(name, spec, x, _weights(spec, scale), draws=DRAWS)
+    case = made(name, spec, _weights(spec, scale), x, draws=DRAWS)
     # Gradients by weights grow with the scale, which a half precision could not hold.
     return dataclasses.replace(case, cotangent=case.cotangent / scale)
 

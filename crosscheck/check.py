@@ -118,9 +118,7 @@ def select_networks(plans: Sequence[Plan], framework: Framework) -> Sequence[Pla
     return trained if framework.sample and trained else plans
 
 
-_IN_BOTH_MODES = frozenset(
-    [*(f"{name}-relu" for name in PRESETS), "official-photo", trained.NETWORK]
-)
+_IN_BOTH_MODES = frozenset([*(f"{name}-relu" for name in PRESETS), trained.NETWORK])
 
 
 def plan_faults(cases: Iterable[Case]) -> list[Plan]:

@@ -30,7 +30,7 @@ def network_case(
     """
     pictures = photograph.pictures(image, size)
     x = pictures + GRAIN * np.random.default_rng(11).standard_normal(pictures.shape)
-    return made(name, architecture, x, _weights(architecture, x), draws=DRAWS)
+    return made(name, architecture, _weights(architecture, x), x, draws=DRAWS)
 
 
 def _weights(architecture: Architecture, x: np.ndarray) -> dict[str, np.ndarray]:

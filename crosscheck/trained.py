@@ -37,6 +37,6 @@ def cases() -> list[Case]:
     path, spec = next(architecture.attentions())
     attended = reference_network.run(architecture, weights, x).attended[path]
     return [
-        made(ATTENTION, spec, attended, under(path, weights), draws=DRAWS),
-        made(NETWORK, architecture, x, weights, draws=DRAWS),
+        made(ATTENTION, spec, under(path, weights), attended, draws=DRAWS),
+        made(NETWORK, architecture, weights, x, draws=DRAWS),
     ]

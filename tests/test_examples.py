@@ -57,7 +57,7 @@ def test_the_curves_are_drawn(tmp_path):
         (["--framework", "torch", "--dtype", "float8"], "'float8' is unknown; choose from"),
         (["--framework", "torch", "--out", "no/such.safetensors"], "does not exist; create it"),
         (["--framework", "torch", "--plot", "a.png"], "one curve is no comparison; pass --framew"),
-        (["--framework", "torch", "--steps", "0"], "is not in the range x>=1"),
+        (["--framework", "torch", "--steps", "0"], "Input should be greater than or equal to 1"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_says_why(arguments, message):

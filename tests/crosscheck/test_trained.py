@@ -63,7 +63,8 @@ def test_the_cases_are_an_attention_on_what_it_is_given_and_the_network():
     path, spec = next(network.described.attentions())
     assert attention.described == spec
     step = reference_network.run(network.described, network.weights, network.x)
-    alone = reference.run(spec, attention.x, attention.weights, training=False)
+    assert attention.x.tobytes() == step.attended[path].tobytes()
+    alone = reference.run(spec, attention.weights, attention.x)
     for name, gate in alone.gates.items():
         np.testing.assert_array_equal(gate, step.gates[f"{path}.{name}"])
         # Neither open nor closed throughout: training has moved it.
