@@ -7,6 +7,7 @@ optimizer does the rest; so the same network comes out of each, as a canonical f
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -128,6 +129,7 @@ def train(framework: str, out: Path, steps: int, dtype: str) -> dict[str, Any]:
         "held_out": score(trainer, held_out),
         "all": score(trainer, everything),
         "seconds": round(seconds, 1),
+        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "losses": losses,
     }
 
