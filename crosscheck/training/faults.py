@@ -167,7 +167,8 @@ def _fault(
     faulty: Callable[..., Any],
     where: Callable[[Target], Place] = training_step,
 ) -> Fault:
-    return Fault(name, about, case, where, faulty, mode="train")
+    traced = where is not training_step
+    return Fault(name, about, case, where, faulty, mode="train", traced=traced)
 
 
 _NETWORK = [
