@@ -221,7 +221,7 @@ def _relayed(
     for run in runs:
         with Console(stderr=True).status(run.name) as status:
 
-            def show(framework: Framework, steps: int) -> None:
+            def show(framework: Framework, steps: int, run: TrainingCase = run) -> None:
                 status.update(f"{run.name}: {steps} steps, the last in {framework.name}")
 
             judged = relay_run(
