@@ -44,7 +44,14 @@ def build(name, *arguments, dtype="float32", **keywords):
 def call(module, x, training=False):
     """module(x) for x (N, *S, C); a list of arrays where the module gives several maps."""
     module.train() if training else module.eval()
-    return jax.tree.map(np.asarray, module(jnp.asarray(x)))
+    # Of a network one program, which takes XLA a fifth of the time that its operations take.
+    run = _forward if isinstance(module, package.Backbone) else _forward.__wrapped__
+    return jax.tree.map(np.asarray, run(module, jnp.asarray(x)))
+
+
+@nnx.jit
+def _forward(module, x):
+    return module(x)
 
 
 def gate(module, x):
