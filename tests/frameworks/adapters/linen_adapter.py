@@ -97,9 +97,7 @@ def build(name, *arguments, dtype="float32", weights=None, init=None, seed=0, **
     # The shapes alone, which compiles nothing.
     x = jax.ShapeDtypeStruct((1, *shape), "float32")
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
-    return Bound(
-        module, jax.tree.map(lambda a: jnp.asarray(np.zeros(a.shape, a.dtype)), variables)
-    )
+    return Bound(module, jax.tree.map(lambda a: jnp.asarray(np.zeros(a.shape, a.dtype)), variables))
 
 
 def call(bound, x, training=False):
