@@ -6,7 +6,7 @@ import pytest
 
 from cbam_core import Architecture
 from crosscheck.cases import MODES, SELECTION, default_cases
-from crosscheck.check import check, plan, plan_faults, select
+from crosscheck.check import check, plan, plan_faults, select, select_networks
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.networks import network_case
@@ -24,11 +24,17 @@ def test_the_registry_is_complete():
     assert [f.name for f in FRAMEWORKS.values() if f.missing] == []
 
 
+@pytest.fixture
+def compiled_quickly(monkeypatch):
+    """JAX without optimisation, in half of the time; the other tests compile as users do."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_equal(name):
+    """What `cbam check` runs; every choice in both modes is in tests/frameworks."""
     framework = FRAMEWORKS[name]
-    plans = plan(default_cases(), ["float64"], MODES)
-    plans = select(plans, framework) if framework.needs_compiler else plans
+    plans = select(plan(default_cases(), ["float64"], MODES), framework)
     report = check([framework], {name: plans})
     assert [f"{r.case} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
     assert report.ok
@@ -36,28 +42,30 @@ def test_equal(name):
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_equal_in_lesser_precision(name):
+    framework = FRAMEWORKS[name]
     selected = [case for case in default_cases() if case.name in SELECTION]
-    plans = plan(selected, ["float32", "bfloat16", "float16"], MODES)
-    report = check([FRAMEWORKS[name]], {name: plans})
+    plans = select(plan(selected, ["float32", "bfloat16", "float16"], MODES), framework)
+    report = check([framework], {name: plans})
     assert [f"{r.case} {r.dtype} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
     assert report.ok
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_equal_on_a_network(name):
     """Few layers: tests/frameworks/test_backbones.py has every choice, `--model` the real ones."""
     fields = {"groups": 2, "group_width": 32, "num_classes": 5}
     small = Architecture("bottleneck", (1, 1), (8, 12), attention="cbam", **fields)
+    framework = FRAMEWORKS[name]
     plans = plan([network_case("small", small, size=64)], ["float64", "float32"], MODES)
-    report = check([FRAMEWORKS[name]], {name: plans})
+    report = check([framework], {name: select_networks(plans, framework)})
     assert [f"{r.dtype} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
     assert report.ok
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_fault_is_caught(name, monkeypatch):
-    # Half of the time: what JAX compiles for a fault runs once.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+def test_every_fault_is_caught(name):
     report = check([FRAMEWORKS[name]], {name: plan_faults(default_cases())})
     faulty = [row for row in report.rows if row.fault]
     assert {row.fault for row in faulty} == set(FAULTS)

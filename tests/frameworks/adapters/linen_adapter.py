@@ -45,15 +45,17 @@ class Bound:
         if "use_running_average" in inspect.signature(type(self.module)).parameters:
             options["use_running_average"] = not training
         self.calls += 1
-        y, updated = self.module.apply(
-            self.variables,
-            jnp.asarray(x),
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(self.calls)},
-            **options,
-        )
+        rngs = {"dropout": jax.random.key(self.calls)}
+        # Of a network one program, which takes XLA a fifth of the time that its operations take.
+        run = _apply if isinstance(self.module, linen.Backbone) else _apply.__wrapped__
+        y, updated = run(self.module, self.variables, jnp.asarray(x), rngs, **options)
         self.variables = {**self.variables, **updated}
         return jax.tree.map(np.asarray, y)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "use_running_average", "method"))
+def _apply(module, variables, x, rngs, **options):
+    return module.apply(variables, x, mutable=["batch_stats"], rngs=rngs, **options)
 
 
 def to_canonical(bound):
@@ -76,7 +78,10 @@ package = SimpleNamespace(
 
 
 def build(name, *arguments, dtype="float32", weights=None, init=None, seed=0, **keywords):
-    """What the package's `name` makes: a class, "CBAM.from_spec" or a network's factory."""
+    """What the package's `name` makes: a class, "CBAM.from_spec" or a network's factory.
+
+    Unless values are asked for, all are 0.
+    """
     if weights is not None:
         init = init or "authors"
         options = {"param_dtype": dtype, "init": init, "seed": seed, **keywords}
@@ -87,13 +92,12 @@ def build(name, *arguments, dtype="float32", weights=None, init=None, seed=0, **
     module = constructor(*arguments, param_dtype=dtype, **keywords)
     if init is not None:
         return Bound(module, linen.initial_variables(module, init, seed=seed))
-    if isinstance(module, linen.Backbone):
-        # Of a network the shapes alone, which compiles nothing.
-        x = jnp.zeros((1, 32, 32, 3))
-        variables = jax.eval_shape(module.init, jax.random.key(0), x)
-        return Bound(module, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), variables))
-    x = jnp.zeros((1, *[3] * module.rank, module.channels))
-    return Bound(module, module.init(jax.random.key(0), x))
+    is_network = isinstance(module, linen.Backbone)
+    shape = (32, 32, 3) if is_network else (*[3] * module.rank, module.channels)
+    # The shapes alone, which compiles nothing.
+    x = jax.ShapeDtypeStruct((1, *shape), "float32")
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    return Bound(module, jax.tree.map(lambda a: jnp.asarray(np.zeros(a.shape, a.dtype)), variables))
 
 
 def call(bound, x, training=False):
