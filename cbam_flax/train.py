@@ -54,8 +54,12 @@ class Trainer:
     ) -> None:
         self.recipe, self.dtype, self.device = state.recipe, dtype, jax.devices(device)[0]
         with jax.default_device(self.device):
-            rngs = nnx.Rngs(jax.random.key(0, impl="rbg"))
-            self.network = Backbone(state.architecture, param_dtype=dtype, rngs=rngs)
+            # Only the shapes: what draws values that nobody uses would take JAX long to compile.
+            self.network = nnx.eval_shape(
+                lambda: Backbone(state.architecture, param_dtype=dtype, rngs=nnx.Rngs(0))
+            )
+            nnx.reseed(self.network, default=0)
+            load_canonical(self.network, state.weights)
             self.optimizer = nnx.Optimizer(
                 self.network, make_optimizer(state.recipe), wrt=nnx.Param
             )

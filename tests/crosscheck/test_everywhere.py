@@ -1,4 +1,4 @@
-"""The cross-check over all frameworks: equal, and every planted fault caught."""
+"""The cross-check over all frameworks: equal, also while it trains, and every fault caught."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.networks import network_case
 from crosscheck.process import RefusedError
+from crosscheck.training.cases import (
+    FLOAT32_RUN,
+    STEPS,
+    TRAINING_DTYPES,
+    plan_training,
+    training_cases,
+)
+from crosscheck.training.faults import TRAINING_FAULTS, plan_training_faults
 
 # tests/crosscheck/test_check.py has torch itself.
 OTHERS = [name for name in FRAMEWORKS if name != "torch"]
@@ -79,3 +87,31 @@ def test_without_a_gpu_a_framework_is_refused(name):
     plans = plan(default_cases()[:1], ["float32"], ["eval"])
     with pytest.raises(RefusedError, match=f"{name}: .* sees no GPU here; run with --device cpu"):
         check([FRAMEWORKS[name]], {name: plans}, device="gpu")
+
+
+RUNS = {case.name: case for case in training_cases()}
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_equal_while_it_trains(name):
+    """200 steps in float64, 50 in float32; tests/frameworks/test_training.py has every optimizer."""
+    plans = plan_training([RUNS[FLOAT32_RUN]], TRAINING_DTYPES, STEPS)
+    report = check([FRAMEWORKS[name]], {name: plans})
+    assert [f"{r.dtype} {r.comparison}" for r in report.rows if not r.ok] == []
+    assert {row.dtype for row in report.rows} == set(TRAINING_DTYPES)
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_every_fault_of_training_is_caught(name):
+    framework = FRAMEWORKS[name]
+    faults = list(TRAINING_FAULTS.values())
+    if framework.sample:
+        # Of the optimizer's faults the code that judges them is the same, and a run compiles long.
+        faults = [fault for fault in faults if fault.traced]
+    report = check([framework], {name: plan_training_faults(RUNS.values(), faults)})
+    faulty = [row for row in report.rows if row.fault]
+    assert {row.fault for row in faulty} == {fault.name for fault in faults}
+    assert [f"{r.fault}: {r.comparison}" for r in faulty if not r.caught] == []
+    assert [str(r.comparison) for r in report.rows if not r.ok] == []
