@@ -174,8 +174,14 @@ class SpatialAttention(tf.Module):
                 self.squeeze = Linear(spec.channels, 1, bias=False, dtype=dtype, name="squeeze")
             self.conv = Conv(rank, maps, 1, size, bias=spatial_bias, dtype=dtype, name="conv")
             if spatial_norm:
-                options = {"dtype": dtype, "synchronized": synchronized, "name": "norm"}
-                self.norm = BatchNorm(1, norm_eps, norm_momentum, **options)
+                self.norm = BatchNorm(
+                    1,
+                    norm_eps,
+                    norm_momentum,
+                    dtype=dtype,
+                    synchronized=synchronized,
+                    name="norm",
+                )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:

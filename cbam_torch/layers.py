@@ -55,6 +55,11 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     refuses a CPU.
     """
 
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(
         self,
         channels: int,

@@ -14,7 +14,6 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec

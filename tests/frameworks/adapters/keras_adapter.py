@@ -7,7 +7,9 @@ import cbam_keras as package
 from cbam_keras.evaluate import differentiate as _differentiate
 from cbam_keras.evaluate import evaluate, prepare
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
 prepare("cpu")
@@ -72,3 +74,32 @@ def _load(layer, path):
 
 # Ending, dialect, and how its users load such a file into a layer.
 LOADS = [(".weights.h5", None, _load)]
+
+
+class Mixed:
+    """A module of a mixed policy, float16 with a LossScaleOptimizer."""
+
+    def __init__(self, name, *arguments, dtype, weights):
+        self.module = build(name, *arguments, dtype=f"mixed_{dtype}")
+        package.load_canonical(self.module, weights)
+        self.model, self.optimizer = None, keras.optimizers.SGD(0.01)
+        if dtype == "float16":
+            self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
+
+    def call(self, x, training=False):
+        """The output for x (N, *S, C), as float32."""
+        return _numpy(keras.ops.cast(self.module(x, training=training), "float32"))
+
+    def step(self, x, target):
+        """A step by the mean squared error."""
+        if self.model is None:
+            self.model = keras.Sequential([keras.Input(x.shape[1:]), self.module])
+            self.model.compile(self.optimizer, "mse")
+        self.model.train_on_batch(x, target)
+
+    def weights(self):
+        return package.to_canonical(self.module)
+
+    def kinds(self):
+        """The dtypes of weights and statistics."""
+        return {variable.dtype for variable in self.module.variables}
