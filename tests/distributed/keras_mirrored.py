@@ -32,7 +32,9 @@ def main() -> None:
         cbam_keras.load_canonical(network, step.WEIGHTS)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         network.compile(keras.optimizers.SGD(step.RATE), loss)
-    history = network.fit(step.pictures(), step.labels(), batch_size=step.BATCH, verbose=0)
+    history = network.fit(
+        step.pictures(), step.labels(), batch_size=step.BATCH, shuffle=False, verbose=0
+    )
     step.judge(history.history["loss"][0], cbam_keras.to_canonical(network))
 
 

@@ -16,6 +16,7 @@ from cbam_flax.evaluate import evaluate
 
 __all__ = [
     "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -140,3 +141,21 @@ def _mixed_step(module, optimizer, scale, x, target):
     # Of a gradient that is not finite nothing is left.
     optimizer.update(module, jax.tree.map(lambda g: jnp.where(is_finite, g, 0), gradients))
     return scale
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    options = {"param_dtype": x.dtype, "rngs": nnx.Rngs(seed)}
+    network = package.Backbone(architecture, **options)
+    optimizer = nnx.Optimizer(network, optax.sgd(0.05, momentum=0.9), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(network, optimizer, x):
+        def loss_of(network):
+            return optax.softmax_cross_entropy_with_integer_labels(network(x), labels).mean()
+
+        optimizer.update(network, nnx.grad(loss_of)(network))
+
+    for _ in range(steps):
+        step(network, optimizer, jnp.asarray(x))
+    return package.to_canonical(network)

@@ -9,6 +9,7 @@ from cbam_keras.evaluate import evaluate, prepare
 
 __all__ = [
     "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
 ]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
@@ -103,3 +104,23 @@ class Mixed:
     def kinds(self):
         """The dtypes of weights and statistics."""
         return {variable.dtype for variable in self.module.variables}
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+    keras.config.set_floatx(x.dtype.name)
+    keras.utils.set_random_seed(seed)
+    network = build("Backbone", architecture, dtype=x.dtype.name)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
+    for _ in range(steps):
+        network.train_on_batch(x, labels)
+    return package.to_canonical(network)

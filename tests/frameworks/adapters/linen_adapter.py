@@ -22,6 +22,7 @@ from cbam_flax.linen.evaluate import evaluate
 
 __all__ = [
     "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -196,3 +197,29 @@ def _mixed_step(network, optimizer, variables, state, scale, x, target):
     # Of a gradient that is not finite nothing is left.
     updates = jax.tree.map(lambda update: jnp.where(is_finite, update, 0), updates)
     return {"params": optax.apply_updates(params, updates), **updated}, state, scale
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    x, key = jnp.asarray(x), jax.random.key(seed)
+    options = {"param_dtype": x.dtype, "use_running_average": False}
+    network = linen.Backbone(architecture, **options)
+    variables = jax.jit(network.init)(key, x)
+    optimizer = optax.sgd(0.05, momentum=0.9)
+
+    @jax.jit
+    def step(variables, state, key):
+        def loss_of(params):
+            parts, dropout = {**variables, "params": params}, {"dropout": key}
+            logits, updated = network.apply(parts, x, mutable=["batch_stats"], rngs=dropout)
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return loss, updated
+
+        gradients, updated = jax.grad(loss_of, has_aux=True)(variables["params"])
+        updates, state = optimizer.update(gradients, state)
+        return {"params": optax.apply_updates(variables["params"], updates), **updated}, state
+
+    state = optimizer.init(variables["params"])
+    for number in range(steps):
+        variables, state = step(variables, state, jax.random.fold_in(key, number))
+    return linen.to_canonical(network, variables)

@@ -9,6 +9,7 @@ from cbam_tf.weights import canonical_array, named_weights
 
 __all__ = [
     "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
 ]  # fmt: skip
 
 
@@ -110,3 +111,25 @@ class Mixed:
     def kinds(self):
         """The dtypes of weights and statistics."""
         return {variable.dtype.name for variable in self.module.variables}
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(seed)
+    network = build("Backbone", architecture, dtype=x.dtype.name)
+    optimizer = tf.keras.optimizers.SGD(0.05, momentum=0.9)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            logits = network(x, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+
+    for _ in range(steps):
+        step(tf.constant(x))
+    return package.to_canonical(network)

@@ -10,6 +10,7 @@ from cbam_torch.weights import canonical_array, named_weights
 
 __all__ = [
     "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
 ]  # fmt: skip
 
 
@@ -103,3 +104,17 @@ class Mixed:
     def kinds(self):
         """The dtypes of weights and statistics."""
         return {str(w.dtype).removeprefix("torch.") for w in named_weights(self.module).values()}
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+    network = build("Backbone", architecture, dtype=x.dtype.name).train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        logits = network(_first(x))
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+        optimizer.step()
+    return package.to_canonical(network)
