@@ -95,7 +95,7 @@ RUNS = {case.name: case for case in training_cases()}
 @pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_equal_while_it_trains(name):
-    """200 steps in float64, 50 in float32; tests/frameworks/test_training.py has every optimizer."""
+    """200 steps in float64, 50 in float32; every optimizer is in tests/frameworks."""
     plans = plan_training([RUNS[FLOAT32_RUN]], TRAINING_DTYPES, STEPS)
     report = check([FRAMEWORKS[name]], {name: plans})
     assert [f"{r.dtype} {r.comparison}" for r in report.rows if not r.ok] == []

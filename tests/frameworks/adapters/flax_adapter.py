@@ -5,14 +5,19 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from flax import nnx, serialization
+from flax.training.dynamic_scale import DynamicScale
 
 import cbam_flax as package
 from cbam_core.costs import is_statistic
 from cbam_flax.evaluate import evaluate
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
+]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
 # A generator that XLA compiles ten times faster than the default one.
@@ -110,3 +115,68 @@ def _step(graph, params, others, x, cotangent):
 
     y, pullback, after = jax.vjp(run, params, x, has_aux=True)
     return y, *pullback(cotangent), after
+
+
+class Mixed:
+    """A module with float32 parameters and a half-precision dtype, float16 with a DynamicScale."""
+
+    def __init__(self, name, *arguments, dtype, weights):
+        constructor = functools.reduce(getattr, name.split("."), package)
+        options = {"dtype": dtype, "param_dtype": jnp.float32, "rngs": nnx.Rngs(KEY)}
+        self.module = constructor(*arguments, **options)
+        package.load_canonical(self.module, weights)
+        self.optimizer = nnx.Optimizer(self.module, optax.sgd(0.01), wrt=nnx.Param)
+        self.scale = DynamicScale() if dtype == "float16" else DynamicScale(scale=1.0)
+
+    def call(self, x, training=False):
+        """The output for x (N, *S, C), as float32."""
+        self.module.train() if training else self.module.eval()
+        y = nnx.jit(lambda module, x: module(x))(self.module, jnp.asarray(x, jnp.float32))
+        return np.asarray(y, np.float32)
+
+    def step(self, x, target):
+        """A step by the mean squared error."""
+        self.module.train()
+        x, target = jnp.asarray(x, jnp.float32), jnp.asarray(target, jnp.float32)
+        self.scale = _mixed_step(self.module, self.optimizer, self.scale, x, target)
+
+    def weights(self):
+        return package.to_canonical(self.module)
+
+    def kinds(self):
+        """The dtypes of weights and statistics."""
+        return {leaf.dtype.name for leaf in jax.tree.leaves(nnx.state(self.module))}
+
+
+@nnx.jit
+def _mixed_step(module, optimizer, scale, x, target):
+    graph, params, others = nnx.split(module, nnx.Param, ...)
+
+    def loss_of(params):
+        merged = nnx.merge(graph, params, others, copy=True)
+        loss = jnp.mean((merged(x).astype(jnp.float32) - target) ** 2)
+        return loss, nnx.state(merged, nnx.Not(nnx.Param))
+
+    scale, is_finite, (_, others), gradients = scale.value_and_grad(loss_of, has_aux=True)(params)
+    nnx.update(module, others)
+    # Of a gradient that is not finite nothing is left.
+    optimizer.update(module, jax.tree.map(lambda g: jnp.where(is_finite, g, 0), gradients))
+    return scale
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    options = {"param_dtype": x.dtype, "rngs": nnx.Rngs(seed)}
+    network = package.Backbone(architecture, **options)
+    optimizer = nnx.Optimizer(network, optax.sgd(0.05, momentum=0.9), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(network, optimizer, x):
+        def loss_of(network):
+            return optax.softmax_cross_entropy_with_integer_labels(network(x), labels).mean()
+
+        optimizer.update(network, nnx.grad(loss_of)(network))
+
+    for _ in range(steps):
+        step(network, optimizer, jnp.asarray(x))
+    return package.to_canonical(network)

@@ -10,7 +10,10 @@ import cbam_keras as package
 from cbam_keras.evaluate import differentiate as _differentiate
 from cbam_keras.evaluate import evaluate, prepare
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
+]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
 prepare("cpu")
@@ -101,3 +104,52 @@ def _load(layer, path):
 
 # Ending, dialect, and how its users load such a file into a layer.
 LOADS = [(".weights.h5", None, _load)]
+
+
+class Mixed:
+    """A module of a mixed policy, float16 with a LossScaleOptimizer."""
+
+    def __init__(self, name, *arguments, dtype, weights):
+        self.module = build(name, *arguments, dtype=f"mixed_{dtype}")
+        package.load_canonical(self.module, weights)
+        self.model, self.optimizer = None, keras.optimizers.SGD(0.01)
+        if dtype == "float16":
+            self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
+
+    def call(self, x, training=False):
+        """The output for x (N, *S, C), as float32."""
+        return _numpy(keras.ops.cast(self.module(x, training=training), "float32"))
+
+    def step(self, x, target):
+        """A step by the mean squared error."""
+        if self.model is None:
+            self.model = keras.Sequential([keras.Input(x.shape[1:]), self.module])
+            self.model.compile(self.optimizer, "mse")
+        self.model.train_on_batch(x, target)
+
+    def weights(self):
+        return package.to_canonical(self.module)
+
+    def kinds(self):
+        """The dtypes of weights and statistics."""
+        return {variable.dtype for variable in self.module.variables}
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+    keras.config.set_floatx(x.dtype.name)
+    keras.utils.set_random_seed(seed)
+    network = build("Backbone", architecture, dtype=x.dtype.name)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
+    for _ in range(steps):
+        network.train_on_batch(x, labels)
+    return package.to_canonical(network)

@@ -11,14 +11,19 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from flax import serialization
+from flax.training.dynamic_scale import DynamicScale
 
 import cbam_flax.linen as linen
 from cbam_core.costs import is_statistic
 from cbam_flax.linen.evaluate import evaluate
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
+    "train_from_seed",
+]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
 
@@ -147,3 +152,78 @@ def _load(block, path):
 
 # Ending, dialect, and how its users load such a file into a block.
 LOADS = [(".orbax", None, _load)]
+
+
+class Mixed:
+    """A module with float32 parameters and a half-precision dtype, float16 with a DynamicScale."""
+
+    def __init__(self, name, *arguments, dtype, weights):
+        constructor = functools.reduce(getattr, name.split("."), linen)
+        self.module = constructor(*arguments, dtype=dtype, param_dtype=jnp.float32)
+        self.variables = linen.load_canonical(self.module, weights)
+        self.optimizer = optax.sgd(0.01)
+        self.state = self.optimizer.init(self.variables["params"])
+        self.scale = DynamicScale() if dtype == "float16" else DynamicScale(scale=1.0)
+
+    def call(self, x, training=False):
+        """The output for x (N, *S, C), as float32."""
+        network = self.module.clone(use_running_average=not training)
+        apply = jax.jit(functools.partial(network.apply, mutable=["batch_stats"]))
+        y, updated = apply(self.variables, jnp.asarray(x, jnp.float32))
+        self.variables = {**self.variables, **updated}
+        return np.asarray(y, np.float32)
+
+    def step(self, x, target):
+        """A step by the mean squared error."""
+        network = self.module.clone(use_running_average=False)
+        x, target = jnp.asarray(x, jnp.float32), jnp.asarray(target, jnp.float32)
+        self.variables, self.state, self.scale = _mixed_step(
+            network, self.optimizer, self.variables, self.state, self.scale, x, target
+        )
+
+    def weights(self):
+        return linen.to_canonical(self.module, self.variables)
+
+    def kinds(self):
+        """The dtypes of weights and statistics."""
+        return {leaf.dtype.name for leaf in jax.tree.leaves(self.variables)}
+
+
+@functools.partial(jax.jit, static_argnames=("network", "optimizer"))
+def _mixed_step(network, optimizer, variables, state, scale, x, target):
+    def loss_of(params):
+        y, updated = network.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return jnp.mean((y.astype(jnp.float32) - target) ** 2), updated
+
+    params = variables["params"]
+    scale, is_finite, (_, updated), gradients = scale.value_and_grad(loss_of, has_aux=True)(params)
+    updates, state = optimizer.update(gradients, state)
+    # Of a gradient that is not finite nothing is left.
+    updates = jax.tree.map(lambda update: jnp.where(is_finite, update, 0), updates)
+    return {"params": optax.apply_updates(params, updates), **updated}, state, scale
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    x, key = jnp.asarray(x), jax.random.key(seed)
+    options = {"param_dtype": x.dtype, "use_running_average": False}
+    network = linen.Backbone(architecture, **options)
+    variables = jax.jit(network.init)(key, x)
+    optimizer = optax.sgd(0.05, momentum=0.9)
+
+    @jax.jit
+    def step(variables, state, key):
+        def loss_of(params):
+            parts, dropout = {**variables, "params": params}, {"dropout": key}
+            logits, updated = network.apply(parts, x, mutable=["batch_stats"], rngs=dropout)
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return loss, updated
+
+        gradients, updated = jax.grad(loss_of, has_aux=True)(variables["params"])
+        updates, state = optimizer.update(gradients, state)
+        return {"params": optax.apply_updates(variables["params"], updates), **updated}, state
+
+    state = optimizer.init(variables["params"])
+    for number in range(steps):
+        variables, state = step(variables, state, jax.random.fold_in(key, number))
+    return linen.to_canonical(network, variables)
