@@ -50,9 +50,11 @@ class NetworkStep(Step):
 
     Attributes:
         statistics, gates: of all norms and attentions, under their paths.
+        attended: path -> the map that the attention there is given.
         features: the maps behind the stem and behind each stage, the last behind the tail.
     """
 
+    attended: dict[str, Array]
     features: tuple[Array, ...]
 
 
@@ -85,8 +87,14 @@ def run(
         with np.errstate(all="ignore"):
             return pullback(np.asarray(cotangent, np.float64))
 
-    features = tuple(network.features)
-    return NetworkStep(output, network.statistics, network.gates, quiet_pullback, features)
+    return NetworkStep(
+        output,
+        network.statistics,
+        network.gates,
+        quiet_pullback,
+        network.attended,
+        tuple(network.features),
+    )
 
 
 class _Network:
@@ -96,6 +104,7 @@ class _Network:
         self.architecture, self.weights, self.training = architecture, weights, training
         self.statistics: dict[str, Array] = {}
         self.gates: dict[str, Array] = {}
+        self.attended: dict[str, Array] = {}
         self.features: list[Array] = []
 
     def __call__(self, x: Array):
@@ -171,6 +180,7 @@ class _Network:
             step = reference.run(spec, weights, x, training=self.training)
             self.statistics |= named(path, step.statistics)
             self.gates |= named(path, step.gates)
+            self.attended[path] = x
             return step.output, step.pullback
 
         return lambda x: at(path, attend, x, self.weights)

@@ -2,88 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from cbam_core import (
-    PRESETS,
-    Architecture,
-    CBAMSpec,
-    initial_weights,
-    reference,
-    reference_network,
-    spatial_maps,
-)
-from cbam_core.costs import is_statistic
-from cbam_core.reference import Step
-from crosscheck import photograph
+from cbam_core import PRESETS, CBAMSpec, initial_weights, spatial_maps
+from crosscheck import photograph, trained
+from crosscheck.case import DRAWS, Case, made
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 MODES = ("eval", "train")
 
-
-@dataclass(frozen=True)
-class Case:
-    """A block or a network on an input.
-
-    Attributes:
-        name: of what is run, and of the input.
-        described: the spec of the block, or the architecture of the network.
-        x: (N, *S, C).
-        cotangent: of the output's shape; the loss is sum(output * cotangent).
-        weights: canonical name -> array.
-    """
-
-    name: str
-    described: CBAMSpec | Architecture
-    x: np.ndarray
-    cotangent: np.ndarray
-    weights: dict[str, np.ndarray]
-
-    @property
-    def has_modes(self) -> bool:
-        """Whether training differs from evaluation: whether there are batch statistics."""
-        return any(map(is_statistic, self.weights))
-
-    def expected(self, training: bool) -> dict[str, np.ndarray]:
-        """What the reference gives, under the names that `evaluate` uses."""
-        described, weights, x = self.described, self.weights, self.x
-        if isinstance(described, Architecture):
-            network = reference_network.run(described, weights, x, training=training)
-            return network.quantities(self.cotangent)
-        return reference.run(described, weights, x, training=training).quantities(self.cotangent)
-
-    def rounded(self, dtype: str) -> Case:
-        """The same case with all values rounded to `dtype`, kept as float64 arrays."""
-        return Case(
-            self.name,
-            self.described,
-            round_to(self.x, dtype),
-            round_to(self.cotangent, dtype),
-            {name: round_to(weight, dtype) for name, weight in self.weights.items()},
-        )
-
-
-def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
-    """float64 values of `array` rounded to `dtype`, to nearest even.
-
-    >>> round_to(np.array([1.00390625, 3.0]), "bfloat16")
-    array([1., 3.])
-    """
-    if dtype != "bfloat16":
-        return array.astype(dtype).astype(np.float64)
-    # bfloat16 is the upper half of float32.
-    bits = array.astype(np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return np.where(np.isfinite(array), rounded.view(np.float32), array).astype(np.float64)
-
-
-# Cases for a framework that runs a selection: the photograph, and one of each kind.
+# Cases for a framework that runs a selection: trained weights, the photograph, one of each kind.
 SELECTION = frozenset(
     [
+        trained.ATTENTION,
         "official-photo",
         "keras-relu",
         "identity-relu",
@@ -100,16 +35,16 @@ Plan = tuple[str, str, CBAMSpec]
 
 
 def default_cases(image: Path | None = None) -> list[Case]:
-    """The cases of `cbam check`: each preset, each input, each field's other values, once.
+    """The cases of `cbam check`: trained weights on digits; each preset, input and field's value.
 
     Args:
         image: a picture to take instead of scikit-image's astronaut.
     """
-    return _build(_default_plans(), image)
+    return [*trained.cases(), *_build(_default_plans(), image)]
 
 
 def full_cases(image: Path | None = None) -> list[Case]:
-    """The whole grid: every preset on every input, and its every single-field variation."""
+    """The whole grid: trained weights, every preset on every input, and its every variation."""
     plans = _default_plans()
     for name, preset in _presets(16):
         # Where a tap of a large kernel only ever meets padding, the gradient by it is 0 or, of a
@@ -119,7 +54,7 @@ def full_cases(image: Path | None = None) -> list[Case]:
         plans += [_on(kind, name, preset) for kind in kinds]
         plans += [(variation, "relu", spec) for variation, spec in _variations(name, preset)]
     plans += [(name, "photo", spec) for name, spec in _presets(32)]
-    return _build(plans, image)
+    return [*trained.cases(), *_build(plans, image)]
 
 
 def _default_plans() -> list[Plan]:
@@ -225,8 +160,6 @@ def _spoiled(value: float) -> Callable[[CBAMSpec], np.ndarray]:
     return draw
 
 
-# Draws of a cotangent, of which the best is taken.
-DRAWS = 8
 LARGE, TINY = 512.0, 2.0**-8
 
 INPUTS: dict[str, Callable[[CBAMSpec], np.ndarray]] = {
@@ -248,34 +181,9 @@ INPUTS: dict[str, Callable[[CBAMSpec], np.ndarray]] = {
 
 def _case(name: str, spec: CBAMSpec, kind: str, x: np.ndarray) -> Case:
     scale = {"large": LARGE, "tiny": TINY}.get(kind, 1.0)
-    weights = _weights(spec, scale)
+    case = made(name, spec, _weights(spec, scale), x, draws=DRAWS)
     # Gradients by weights grow with the scale, which a half precision could not hold.
-    return Case(name, spec, x, _cotangent(spec, x, weights) / scale, weights)
-
-
-def _cotangent(spec: CBAMSpec, x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    draws = [np.random.default_rng([13, k]).standard_normal(x.shape) for k in range(DRAWS)]
-    return kindest(
-        draws, [reference.run(spec, weights, x, training=mode) for mode in (False, True)]
-    )
-
-
-def kindest(draws: Sequence[np.ndarray], passes: Sequence[Step]) -> np.ndarray:
-    """The one of several cotangents that makes no gradient smaller than it usually is.
-
-    A gradient is a sum of many terms. Where they happen to cancel, rounding is large relative to
-    what is left, in every implementation, and a limit relative to it says nothing.
-    """
-    sizes = np.array(
-        [
-            [np.abs(g).max() for one in passes for g in one.pullback(draw)[1].values()]
-            for draw in draws
-        ]
-    )
-    with np.errstate(all="ignore"):
-        shares = sizes / sizes.mean(0)
-    # Of a weight whose gradient is 0 whatever the cotangent there is nothing to choose.
-    return draws[int(np.argmax(np.where(sizes.any(0), shares, 1.0).min(1)))]
+    return dataclasses.replace(case, cotangent=case.cotangent / scale)
 
 
 def _weights(spec: CBAMSpec, scale: float) -> dict[str, np.ndarray]:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cbam_core import PRESETS, Architecture
-from crosscheck.cases import SELECTION, Case
+from crosscheck import trained
+from crosscheck.case import Case
+from crosscheck.cases import SELECTION
 from crosscheck.compare import Comparison, compare_pass
 from crosscheck.faults import FAULTS, Fault
 from crosscheck.frameworks import Framework
@@ -65,16 +67,24 @@ class Plan:
     @property
     def limits(self) -> Mapping[str, float]:
         """By the kind of quantity."""
-        is_network = isinstance(self.case.described, Architecture)
-        return (NETWORK_LIMITS if is_network else LIMITS)[self.dtype]
+        return limits_of(self.case)[self.dtype]
+
+
+def limits_of(case: Case) -> Mapping[str, Mapping[str, float]]:
+    """By the dtypes in which it is judged."""
+    return NETWORK_LIMITS if isinstance(case.described, Architecture) else LIMITS
 
 
 def plan(cases: Iterable[Case], dtypes: Sequence[str], modes: Sequence[str]) -> list[Plan]:
-    """Every case in every dtype and mode; training only where it differs from evaluation."""
+    """Every case in every dtype and mode; training only where it differs from evaluation.
+
+    A network is left out where the dtype is none in which networks are judged.
+    """
     return [
         Plan(rounded, dtype, mode)
         for dtype in dtypes
         for case in cases
+        if dtype in limits_of(case)
         for rounded in [case.rounded(dtype)]
         for mode in modes
         if mode == "eval" or case.has_modes or "eval" not in modes
@@ -85,7 +95,7 @@ def select(plans: Sequence[Plan], framework: Framework) -> Sequence[Plan]:
     """Of `plans` what a check that is not full asks of `framework`.
 
     A framework of which a sample is enough runs a few cases. Where both modes are planned, all but
-    the presets run in training alone: there is more that can go wrong.
+    the presets and the trained network run in training alone: there is more that can go wrong.
     """
     if framework.sample:
         plans = [one for one in plans if one.case.name in SELECTION]
@@ -94,7 +104,7 @@ def select(plans: Sequence[Plan], framework: Framework) -> Sequence[Plan]:
         one
         for one in plans
         if one.mode == "train"
-        or one.case.name in _PRESET_CASES
+        or one.case.name in _IN_BOTH_MODES
         or (one.case.name, one.dtype) not in trained
     ]
 
@@ -108,7 +118,7 @@ def select_networks(plans: Sequence[Plan], framework: Framework) -> Sequence[Pla
     return trained if framework.sample and trained else plans
 
 
-_PRESET_CASES = frozenset([*(f"{name}-relu" for name in PRESETS), "official-photo"])
+_IN_BOTH_MODES = frozenset([*(f"{name}-relu" for name in PRESETS), trained.NETWORK])
 
 
 def plan_faults(cases: Iterable[Case]) -> list[Plan]:

@@ -11,12 +11,12 @@ import numpy as np
 from cbam_core import Architecture, initial_network, reference_network
 from cbam_core.architectures import NORM_MOMENTUM
 from crosscheck import photograph
-from crosscheck.cases import Case, kindest
+from crosscheck.case import Case, made
 
 # Standard deviation of the noise on the pictures. In a flat area positions of a max pool's window
 # would tie, and rounding would decide which of them gets the gradient.
 GRAIN = 0.02
-# Draws of a cotangent, of which the best is taken; each costs as much as two passes.
+# Draws of a network's cotangent, of which the best is taken.
 DRAWS = 3
 
 
@@ -30,14 +30,7 @@ def network_case(
     """
     pictures = photograph.pictures(image, size)
     x = pictures + GRAIN * np.random.default_rng(11).standard_normal(pictures.shape)
-    weights = _weights(architecture, x)
-    shape = (len(x), architecture.num_classes)
-    draws = [np.random.default_rng([13, k]).standard_normal(shape) for k in range(DRAWS)]
-    passes = [
-        reference_network.run(architecture, weights, x, training=training)
-        for training in (False, True)
-    ]
-    return Case(name, architecture, x, kindest(draws, passes), weights)
+    return made(name, architecture, _weights(architecture, x), x, draws=DRAWS)
 
 
 def _weights(architecture: Architecture, x: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cbam_core import Architecture, CBAMSpec, initial_network, reference_network
 from cbam_core.architectures import attention_fields
-from crosscheck.cases import kindest
+from crosscheck.case import kindest
 
 # Two blocks in the first stage: one with a projection, and one whose shortcut is its input.
 _SMALL = {"depths": (2, 1), "widths": (4, 6), "num_classes": 5}
@@ -72,7 +72,7 @@ def picture(height: int = 33, width: int = 47) -> np.ndarray:
 def cotangent(architecture: Architecture) -> np.ndarray:
     """What the logits of `picture()` are multiplied by.
 
-    The best of a few draws, see `crosscheck.cases.kindest`.
+    The best of a few draws, see `crosscheck.case.kindest`.
     """
     draws = [
         np.random.default_rng([1, k]).standard_normal((2, architecture.num_classes))

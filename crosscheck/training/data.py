@@ -30,6 +30,19 @@ class Data:
     pictures: np.ndarray
     targets: np.ndarray
 
+    def split(self, count: int, seed: int = 0) -> tuple[Data, Data]:
+        """All but `count` of them, and those `count`, which training is not to see.
+
+        >>> [len(part.pictures) for part in digits().split(360)]
+        [1437, 360]
+        """
+        order = np.random.default_rng(seed).permutation(len(self.pictures))
+        kept, held_out = np.split(order, [len(order) - count])
+        return self.chosen(kept), self.chosen(held_out)
+
+    def chosen(self, places: np.ndarray) -> Data:
+        return Data(self.pictures[places], self.targets[places])
+
     def batches(
         self, steps: int, size: int = 32, *, first: int = 0, seed: int = 0, shift: int = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from skimage import data, io
 
-from cbam_core import PRESETS, CBAMSpec, check_input, check_weights
-from crosscheck import cases, photograph
-from crosscheck.cases import INPUTS, SELECTION, default_cases, full_cases, round_to
+from cbam_core import PRESETS, Architecture, CBAMSpec, check_input, check_weights, network_shapes
+from crosscheck import cases, photograph, trained
+from crosscheck.case import round_to
+from crosscheck.cases import INPUTS, SELECTION, default_cases, full_cases
 
 
 @pytest.fixture(scope="module")
@@ -17,20 +18,23 @@ def defaults():
 
 
 def test_the_defaults_cover_each_preset_input_and_field(defaults):
-    specs = [case.described for case in defaults]
+    specs = [case.described for case in defaults if isinstance(case.described, CBAMSpec)]
     names = {case.name for case in defaults}
     assert len(names) == len(defaults)
     for preset in PRESETS:
         assert CBAMSpec.preset(preset, 16, hidden=4) in specs, preset
     assert names >= {f"official-{kind}" for kind in INPUTS}
     assert names >= SELECTION
+    assert names >= {trained.NETWORK, trained.ATTENTION}
     for field in CBAMSpec(1).to_dict():
         assert len({getattr(spec, field) for spec in specs}) > 1, field
 
 
 def test_the_full_grid_has_every_variation_of_every_preset():
     grid = full_cases()
-    assert len({case.name for case in grid}) == len(grid)
+    names = {case.name for case in grid}
+    assert len(names) == len(grid)
+    assert names >= {trained.NETWORK, trained.ATTENTION}
     specs = {case.described for case in grid}
     for preset in PRESETS:
         spec = CBAMSpec.preset(preset, 16, hidden=4)
@@ -40,6 +44,10 @@ def test_the_full_grid_has_every_variation_of_every_preset():
 
 def test_every_case_fits_its_spec(defaults):
     for case in defaults:
+        if isinstance(case.described, Architecture):
+            check_weights(network_shapes(case.described), case.weights)
+            assert case.cotangent.shape == (len(case.x), case.described.num_classes)
+            continue
         check_input(case.described, case.x.shape, case.x.dtype, channel_axis=-1)
         check_weights(case.described, case.weights)
         assert case.cotangent.shape == case.x.shape
@@ -55,6 +63,10 @@ def test_inputs_have_what_they_are_for(defaults):
     by_name = {case.name: case.x for case in defaults}
     assert 0.4 < (by_name["official-relu"] == 0).mean() < 0.7
     assert 0.2 < (by_name["official-photo"] == 0).mean() < 0.8
+    # What a norm gives, on both sides of 0, and no flat area in it.
+    attended = by_name[trained.ATTENTION]
+    assert 0.2 < (attended > 0).mean() < 0.8
+    assert len(np.unique(attended)) > 0.9 * attended.size
     assert np.ptp(by_name["official-constant"]) == 0
     assert by_name["official-one-position"].shape[1:3] == (1, 1)
     assert by_name["official-one-sample"].shape[0] == 1

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from crosscheck import check as checks
+from crosscheck import trained
 from crosscheck.cases import SELECTION, default_cases
-from crosscheck.check import LIMITS, check, plan, plan_faults, select
+from crosscheck.check import LIMITS, NETWORK_LIMITS, check, plan, plan_faults, select
 from crosscheck.faults import FAULTS, Fault, Target, planted
 from crosscheck.faults.places import function, method, pool
 from crosscheck.frameworks import FRAMEWORKS
@@ -74,6 +75,13 @@ def test_training_is_planned_where_it_differs(cases):
     trained = {one.case.name for one in plans if one.mode == "train"}
     assert trained == {case.name for case in cases if case.has_modes}
     assert len(plan(cases, ["float64"], ["train"])) == len(cases)
+
+
+def test_a_network_is_planned_in_the_dtypes_in_which_networks_are_judged(cases):
+    plans = plan(cases, LIMITS, ["eval", "train"])
+    networks = {one.dtype for one in plans if one.case.name == trained.NETWORK}
+    assert networks == set(NETWORK_LIMITS)
+    assert {one.dtype for one in plans if one.case.name == trained.ATTENTION} == set(LIMITS)
 
 
 def test_what_is_not_full_spares_time_and_leaves_no_case_out(cases):
