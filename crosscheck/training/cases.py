@@ -29,8 +29,8 @@ FLOAT32_LIMITS = {"loss": 1e-4}
 FLOAT32_STEPS = 50
 FLOAT32_RUN = "digits-trained"
 KINDS = ("loss", "grad", "weight", "state", "slot")
-# A run on which a framework is judged of which a sample is enough.
-SAMPLE = ("digits-sgd", "digits-adam-cosine")
+# Runs of a framework of which a sample is enough.
+SAMPLE = ("digits-sgd", "digits-adam-cosine", FLOAT32_RUN)
 
 # Small ResNets with CBAM, for pictures of few pixels.
 _SMALL: dict[str, Any] = {
