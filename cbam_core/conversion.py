@@ -13,8 +13,8 @@ import numpy as np
 
 from cbam_core import containers
 from cbam_core.architectures import Architecture
-from cbam_core.checkpoints import FORMAT, Checkpoint, read
-from cbam_core.contents import CheckpointError, Contents
+from cbam_core.checkpoints import Checkpoint, read
+from cbam_core.contents import FORMAT, CheckpointError, Contents
 from cbam_core.dialects import Dialect, named
 from cbam_core.expression import express, spell
 from cbam_core.networks.dialects import NETWORK_DIALECTS, NetworkDialect

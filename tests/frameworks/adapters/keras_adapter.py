@@ -4,10 +4,15 @@ import keras
 import numpy as np
 
 import cbam_keras as package
+from cbam_core.slots import KERAS as CONVENTION
+from cbam_keras import train
 from cbam_keras.evaluate import differentiate as _differentiate
 from cbam_keras.evaluate import evaluate, prepare
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "CONVENTION", "LOADS", "RUNS", "build", "call", "differentiate", "evaluate", "gate", "package",
+    "save", "save_run", "train",
+]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
 prepare("cpu")
@@ -72,3 +77,20 @@ def _load(layer, path):
 
 # Ending, dialect, and how its users load such a file into a layer.
 LOADS = [(".weights.h5", None, _load)]
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    trainer.network.compile(optimizer=trainer.optimizer)
+    trainer.network.save_weights(folder / "run.weights.h5")
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    return {folder / "run.weights.h5": described | trainer.recipe.to_dict()}
+
+
+def _load_run(trainer, path):
+    trainer.network.compile(optimizer=trainer.optimizer)
+    trainer.network.load_weights(path)
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".weights.h5", _load_run)]

@@ -16,9 +16,14 @@ from flax import serialization
 
 import cbam_flax.linen as linen
 from cbam_core.costs import is_statistic
+from cbam_core.slots import OPTAX as CONVENTION
+from cbam_flax.linen import train
 from cbam_flax.linen.evaluate import evaluate
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "CONVENTION", "LOADS", "RUNS", "build", "call", "differentiate", "evaluate", "gate", "package",
+    "save", "save_run", "train",
+]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
 
@@ -143,3 +148,37 @@ def _load(block, path):
 
 # Ending, dialect, and how its users load such a file into a block.
 LOADS = [(".orbax", None, _load)]
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    run = _run(trainer)
+    (folder / "run.msgpack").write_bytes(serialization.to_bytes(run))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "run", run)
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    said = described | trainer.recipe.to_dict()
+    return {folder / "run.msgpack": said, folder / "run": said}
+
+
+def _run(trainer):
+    return {**trainer.variables, "opt_state": trainer.slots, "step": trainer.count}
+
+
+def _load_run(trainer, run):
+    run = jax.tree.map(jnp.asarray, run)
+    trainer.slots, trainer.count = run.pop("opt_state"), int(run.pop("step"))
+    trainer.variables = run
+
+
+def _from_bytes(trainer, path):
+    _load_run(trainer, serialization.from_bytes(_run(trainer), path.read_bytes()))
+
+
+def _restore(trainer, path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        _load_run(trainer, checkpointer.restore(path, _run(trainer)))
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".msgpack", _from_bytes), (".orbax", _restore)]

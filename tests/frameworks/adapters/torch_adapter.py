@@ -5,10 +5,15 @@ import torch
 
 import cbam_torch as package
 from cbam_core.costs import is_statistic
+from cbam_core.slots import TORCH as CONVENTION
+from cbam_torch import train
 from cbam_torch.evaluate import evaluate
 from cbam_torch.weights import canonical_array, named_weights
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "CONVENTION", "LOADS", "RUNS", "build", "call", "differentiate", "evaluate", "gate", "package",
+    "save", "save_run", "train",
+]  # fmt: skip
 
 
 def build(name, *arguments, dtype="float32", **keywords):
@@ -68,3 +73,29 @@ def _load(module, path):
 
 # Ending, dialect, and how its users load such a file into a module.
 LOADS = [(".pth", None, _load)]
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    saved = {
+        "model": trainer.network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+    }
+    torch.save(saved, folder / "run.pth")
+    others = {f"{name}_state_dict": state for name, state in saved.items()}
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    torch.save(others | described, folder / "described.pth.tar")
+    steps = {"steps": trainer.recipe.steps}
+    return {folder / "run.pth": steps | described, folder / "described.pth.tar": steps}
+
+
+def _load_run(trainer, path):
+    saved = torch.load(path, weights_only=True)
+    trainer.network.load_state_dict(saved["model"])
+    trainer.optimizer.load_state_dict(saved["optimizer"])
+    trainer.scheduler.load_state_dict(saved["scheduler"])
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".pth", _load_run)]
