@@ -57,13 +57,18 @@ def slots(contents: Contents, run: Run, state: TrainingState, parameters: Parame
         )
     kept = dict(zip(owners, (contents.arrays[slot] for slot in run.slots), strict=True))
     for ((_, name), array), slot in zip(kept.items(), run.slots, strict=True):
-        if array.shape != parameters[name]:
-            raise ValueError(
-                f"{slot} has shape {array.shape}, and {name} {parameters[name]}: its optimizer "
-                f"was built for the parameters in another order; build it with "
-                f"cbam_keras.train.make_optimizer"
-            )
+        check_order(slot, array, name, parameters)
     return kept
+
+
+def check_order(slot: str, array: np.ndarray, owner: str, parameters: Parameters) -> None:
+    """Raise a ValueError if a numbered slot can't be the owner's."""
+    if array.shape != parameters[owner]:
+        raise ValueError(
+            f"{slot} has shape {array.shape}, and {owner} {parameters[owner]}: its optimizer was "
+            f"built for the parameters in another order; build it with make_optimizer of "
+            f"cbam_keras.train or cbam_tf.train"
+        )
 
 
 def contents(state: TrainingState) -> Contents:

@@ -177,7 +177,7 @@ def _from_bytes(trainer, path):
 
 def _restore(trainer, path):
     with ocp.StandardCheckpointer() as checkpointer:
-        _load_run(trainer, checkpointer.restore(path, _run(trainer)))
+        _load_run(trainer, serialization.from_state_dict(_run(trainer), checkpointer.restore(path)))
 
 
 # Ending, and how its users go on with a run from such a file.
