@@ -1,6 +1,6 @@
 """TensorFlow's form: tf.train.Checkpoint(model=..., optimizer=...).
 
-Adam's slots are called after their variables, "optimizer/adam/backbone_stem_conv_kernel_0_velocity";
+Adam's slots are called after their variables, "optimizer/adam/net_stem_conv_kernel_0_velocity";
 SGD's have numbers, in the order of which keras.py tells. Such a checkpoint holds the graph of a
 program's objects, so none is written here: a canonical file and `cbam_tf.train.load_state` take a
 run to TensorFlow.
