@@ -116,7 +116,7 @@ def write_state(
 
     Example: see `read_state`.
     """
-    kind = containers.CONTAINERS[container] if container else containers.by_name(Path(path))
+    kind = containers.chosen(Path(path), container)
     form = next((form for form in FORMS.values() if kind.name in form.CONTAINERS), None)
     if form is None:
         endings = [

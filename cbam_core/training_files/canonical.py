@@ -18,12 +18,13 @@ from cbam_core.training_state import TrainingState
 CONVENTION = CANONICAL
 CONTAINERS = ("safetensors",)
 
-_LAYOUTS = {1: VECTOR, 2: IN_OUT, 4: SPACE_IN_OUT}
+# Axes -> layout, in files of all frameworks but PyTorch.
+LAYOUTS = {1: VECTOR, 2: IN_OUT, 4: SPACE_IN_OUT}
 
 
 def leaves(architecture: Architecture) -> Leaves:
     shapes = network_shapes(architecture)
-    return {name: (name, _LAYOUTS[len(shape)]) for name, shape in shapes.items()}
+    return {name: (name, LAYOUTS[len(shape)]) for name, shape in shapes.items()}
 
 
 def find(contents: Contents) -> Run | None:

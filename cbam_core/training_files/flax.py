@@ -15,9 +15,9 @@ from cbam_core.architectures import Architecture, network_shapes
 from cbam_core.contents import Contents
 from cbam_core.costs import is_statistic
 from cbam_core.dialects.dialect import Leaves
-from cbam_core.dialects.layouts import IN_OUT, SPACE_IN_OUT, VECTOR
 from cbam_core.finding.nestings import unwrap
 from cbam_core.slots import OPTAX
+from cbam_core.training_files.canonical import LAYOUTS
 from cbam_core.training_files.run import Parameters, Run, Slots
 from cbam_core.training_files.stated import counted, in_words, numbers, stated
 from cbam_core.training_state import TrainingState
@@ -25,12 +25,10 @@ from cbam_core.training_state import TrainingState
 CONVENTION = OPTAX
 CONTAINERS = ("msgpack", "orbax")
 
-_LAYOUTS = {1: VECTOR, 2: IN_OUT, 4: SPACE_IN_OUT}
-
 
 def leaves(architecture: Architecture) -> Leaves:
     shapes = network_shapes(architecture)
-    return {n: (n.replace(".", "/"), _LAYOUTS[len(shape)]) for n, shape in shapes.items()}
+    return {n: (n.replace(".", "/"), LAYOUTS[len(shape)]) for n, shape in shapes.items()}
 
 
 def find(contents: Contents) -> Run | None:

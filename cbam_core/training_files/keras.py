@@ -15,8 +15,8 @@ from cbam_core.architectures import Architecture, network_shapes
 from cbam_core.contents import Contents
 from cbam_core.costs import is_statistic
 from cbam_core.dialects.dialect import Leaves
-from cbam_core.dialects.layouts import IN_OUT, SPACE_IN_OUT, VECTOR
 from cbam_core.slots import KERAS
+from cbam_core.training_files.canonical import LAYOUTS
 from cbam_core.training_files.run import Parameters, Run, Slots
 from cbam_core.training_files.stated import in_words, optimizer_called
 from cbam_core.training_state import TrainingState
@@ -24,7 +24,6 @@ from cbam_core.training_state import TrainingState
 CONVENTION = KERAS
 CONTAINERS = ("keras3",)
 
-_LAYOUTS = {1: VECTOR, 2: IN_OUT, 4: SPACE_IN_OUT}
 _NUMBERS = {"kernel": 0, "bias": 1, "scale": 0, "mean": 2, "var": 3}
 _VARIABLES = "optimizer/vars"
 _COUNT, _RATE = f"{_VARIABLES}/0", f"{_VARIABLES}/1"
@@ -32,7 +31,7 @@ _COUNT, _RATE = f"{_VARIABLES}/0", f"{_VARIABLES}/1"
 
 def leaves(architecture: Architecture) -> Leaves:
     shapes = network_shapes(architecture)
-    return {name: (_name(name), _LAYOUTS[len(shape)]) for name, shape in shapes.items()}
+    return {name: (_name(name), LAYOUTS[len(shape)]) for name, shape in shapes.items()}
 
 
 def find(contents: Contents) -> Run | None:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import re
 
-from cbam_core.architectures import Architecture, network_shapes
 from cbam_core.contents import Contents
-from cbam_core.dialects.dialect import Leaves
-from cbam_core.dialects.layouts import IN_OUT, SPACE_IN_OUT, VECTOR
 from cbam_core.slots import KERAS
+from cbam_core.training_files.flax import leaves
 from cbam_core.training_files.keras import check_order
 from cbam_core.training_files.run import Parameters, Run, Slots
 from cbam_core.training_files.stated import optimizer_called
@@ -22,19 +20,14 @@ from cbam_core.training_state import TrainingState
 
 CONVENTION = KERAS
 CONTAINERS = ()
+__all__ = ["CONTAINERS", "CONVENTION", "find", "leaves", "slots"]
 
-_LAYOUTS = {1: VECTOR, 2: IN_OUT, 4: SPACE_IN_OUT}
 _COUNT = "optimizer/iterations"
 _NAMED = re.compile(
     r"optimizer/(?P<optimizer>[^/]+)/(?P<variable>.+)_\d+_(?P<kind>[a-z]+(_[a-z]+)*)"
 )
 _NUMBERED = re.compile(r"optimizer/_?(?P<list>[a-z]+(_[a-z]+)*)/(?P<number>\d{1,9})")
 _KINDS = {"momentums": "momentum", "velocities": "velocity"}
-
-
-def leaves(architecture: Architecture) -> Leaves:
-    shapes = network_shapes(architecture)
-    return {n: (n.replace(".", "/"), _LAYOUTS[len(shape)]) for n, shape in shapes.items()}
 
 
 def find(contents: Contents) -> Run | None:

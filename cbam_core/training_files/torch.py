@@ -40,6 +40,11 @@ _STEPS = ("step", "global_step", "iteration")
 # What a group calls the fields of a recipe, and options with which it is none.
 _FIELDS = {"momentum": "momentum", "nesterov": "nesterov", "betas": "betas", "eps": "epsilon"}
 _OFF = ("dampening", "maximize", "amsgrad")
+# What the groups of SGD, Adam and AdamW have.
+_OPTIONS = {
+    "params", "param_names", "lr", "initial_lr", "weight_decay", *_FIELDS, *_OFF, "foreach",
+    "capturable", "differentiable", "fused", "decoupled_weight_decay",
+}  # fmt: skip
 # What every scheduler has.
 _COMMON = {
     "base_lrs", "last_epoch", "verbose", "_step_count", "_is_initial", "_last_lr",
@@ -65,9 +70,14 @@ def find(contents: Contents) -> Run | None:
         for name, array in contents.arrays.items()
         if name.startswith(f"{prefix}state/") and array.ndim
     }
-    counts = [*_STEPS, *([] if scheduler is None else [f"{scheduler}last_epoch"])]
-    counts += [name for name in said if re.fullmatch(rf"{re.escape(prefix)}state/\d+/step", name)]
-    told = counted(said, counts) | _by_groups(_groups(said, prefix))
+    counts = [name for name in said if re.fullmatch(rf"{re.escape(prefix)}state/\d+/step", name)]
+    counts += [name for name in _STEPS if name in said]
+    schedule = [] if scheduler is None else [f"{scheduler}last_epoch"]
+    told = counted(said, [*counts, *schedule]) | _by_groups(_groups(said, prefix))
+    # SGD counts no steps, and a schedule may count epochs; so the norms have to agree with it.
+    batches = {count for name, count in said.items() if name.endswith("num_batches_tracked")}
+    if not counts and batches and batches != {told.get("step")}:
+        told.pop("step", None)
     if scheduler is not None:
         told |= _by_schedule(nested(said, scheduler.removesuffix("/")))
     return Run("torch", tuple(kinds), tuple(dict.fromkeys(kinds.values())), told)
@@ -91,22 +101,9 @@ def slots(contents: Contents, run: Run, state: TrainingState, parameters: Parame
 def contents(state: TrainingState) -> Contents:
     """As `cbam_torch.train.make_optimizer` has its groups: what decays first, the rest behind."""
     recipe, own = state.recipe, leaves(state.architecture)
-    arrays, batches = {}, np.array(state.step)
-    for name, weight in state.weights.items():
-        theirs, layout = own[name]
-        arrays[f"model/{theirs}"] = layout.write(weight, 2)
-        if theirs.endswith("running_var"):
-            arrays[f"model/{theirs.replace('running_var', 'num_batches_tracked')}"] = batches
     trained = [name for name in own if not is_statistic(name)]
     parted = [[n for n in trained if recipe.decays(n) is decays] for decays in (True, False)]
     order = [name for group in parted for name in group]
-    for name in order:
-        for kind in state.kinds:
-            slot = own[name][1].write(state.slots[f"{kind}:{name}"], 2)
-            arrays[f"optimizer/state/{order.index(name)}/{kind}"] = slot
-        if state.slots and recipe.optimizer != "sgd":
-            step = np.array(state.step, np.float32)
-            arrays[f"optimizer/state/{order.index(name)}/step"] = step
     groups = [
         {
             **_options(recipe),
@@ -119,6 +116,7 @@ def contents(state: TrainingState) -> Contents:
         for group in parted
         if group
     ]
+    arrays = {**_model(state, own), **_kept(state, own, order)}
     facts: dict[str, Any] = {
         "optimizer/param_groups": groups,
         "scheduler": _schedule(recipe, state.step, len(groups)),
@@ -126,6 +124,30 @@ def contents(state: TrainingState) -> Contents:
     if not state.slots:
         facts["optimizer/state"] = {}
     return Contents(arrays, facts, in_words(state.architecture, recipe, state.step))
+
+
+def _model(state: TrainingState, own: Leaves) -> dict[str, np.ndarray]:
+    """The model's state dict, in which norms count batches."""
+    arrays = {}
+    for name, weight in state.weights.items():
+        theirs, layout = own[name]
+        arrays[f"model/{theirs}"] = layout.write(weight, 2)
+        if theirs.endswith("running_var"):
+            counter = theirs.replace("running_var", "num_batches_tracked")
+            arrays[f"model/{counter}"] = np.array(state.step)
+    return arrays
+
+
+def _kept(state: TrainingState, own: Leaves, order: Sequence[str]) -> dict[str, np.ndarray]:
+    """The slots of the parameters, by their numbers in `order`; Adam counts steps for each."""
+    arrays = {}
+    for number, name in enumerate(order):
+        for kind in state.kinds:
+            slot = own[name][1].write(state.slots[f"{kind}:{name}"], 2)
+            arrays[f"optimizer/state/{number}/{kind}"] = slot
+        if state.slots and state.recipe.optimizer != "sgd":
+            arrays[f"optimizer/state/{number}/step"] = np.array(state.step, np.float32)
+    return arrays
 
 
 def _name(canonical: str) -> str:
@@ -237,6 +259,12 @@ def _check(
     """Raise a ValueError where the rate or a parameter's decay is not the recipe's."""
     recipe, step = state.recipe, state.step
     for group in groups:
+        unknown = sorted(group.keys() - _OPTIONS)
+        if unknown:
+            raise ValueError(
+                f"its optimizer has {', '.join(unknown)}, which PyTorch's SGD, Adam and AdamW have "
+                f"not; the slots of others have no counterpart"
+            )
         rate, has = recipe.rate(step), group["lr"]
         if not math.isclose(has, rate, rel_tol=1e-6, abs_tol=1e-9 * recipe.learning_rate):
             raise ValueError(

@@ -278,6 +278,14 @@ REFUSED = {
         "its optimizer has weight_decay=0.0005 for stem.norm.weight, and the recipe's is 0: "
         "kernels decay, biases and norms do not",
     ),
+    "torch's NAdam": (
+        torch, "adam", group_with(momentum_decay=0.004),
+        "its optimizer has momentum_decay, which PyTorch's SGD, Adam and AdamW have not",
+    ),
+    "SGD's schedule by epochs": (
+        torch, "nesterov", scheduler(last_epoch=1),
+        "the file does not tell step; give what is missing",
+    ),
     "rates of groups": (
         torch, "sgd", scheduler(base_lrs=[0.1, 0.2]), "with one rate for all groups",
     ),

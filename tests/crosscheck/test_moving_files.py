@@ -69,6 +69,7 @@ def test_what_a_file_does_not_tell_is_asked_for_and_the_target_is_as_it_was(chec
     ("arguments", "message"),
     [
         (["x.npz", "--with-optimizer"], "holds no run under way; write one of .safetensors, .pth"),
+        (["x", "--with-optimizer", "--format", "me"], "container='me' is unknown; choose from"),
         (["x.exe", "--with-optimizer"], "has an ending that no container has"),
         (["x.pth", "--with-optimizer", "--to", "official"], "the ending of DST chooses; leave it"),
         (["x.pth", "--with-optimizer", "--keep-rest"], "the ending of DST chooses; leave it out"),
