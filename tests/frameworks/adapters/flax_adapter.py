@@ -12,11 +12,13 @@ from flax.training.dynamic_scale import DynamicScale
 
 import cbam_flax as package
 from cbam_core.costs import is_statistic
+from cbam_core.slots import OPTAX as CONVENTION
+from cbam_flax import train
 from cbam_flax.evaluate import evaluate
 
 __all__ = [
-    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
+    "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -180,3 +182,42 @@ def train_from_seed(architecture, seed, x, labels, steps):
     for _ in range(steps):
         step(network, optimizer, jnp.asarray(x))
     return package.to_canonical(network)
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    run = {name: nnx.to_pure_dict(state) for name, state in _states(trainer).items()}
+    run |= run.pop("optimizer")
+    (folder / "run.msgpack").write_bytes(serialization.to_bytes(run))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "run", run)
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    said = described | trainer.recipe.to_dict()
+    return {folder / "run.msgpack": said, folder / "run": said}
+
+
+def _states(trainer):
+    return {
+        "params": nnx.state(trainer.network, nnx.Param),
+        "batch_stats": nnx.state(trainer.network, nnx.BatchStat),
+        "optimizer": nnx.state(trainer.optimizer),
+    }
+
+
+def _load_run(trainer, run):
+    states = _states(trainer)
+    own = {name: run[name] for name in ("params", "batch_stats")}
+    own["optimizer"] = {name: run[name] for name in ("opt_state", "step")}
+    for name, state in states.items():
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, own[name]))
+        nnx.update(trainer.optimizer if name == "optimizer" else trainer.network, state)
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [
+    (
+        ".msgpack",
+        lambda trainer, path: _load_run(trainer, serialization.msgpack_restore(path.read_bytes())),
+    ),
+    (".orbax", lambda trainer, path: _load_run(trainer, _restored(path))),
+]

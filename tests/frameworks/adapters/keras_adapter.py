@@ -7,12 +7,14 @@ import keras
 import numpy as np
 
 import cbam_keras as package
+from cbam_core.slots import KERAS as CONVENTION
+from cbam_keras import train
 from cbam_keras.evaluate import differentiate as _differentiate
 from cbam_keras.evaluate import evaluate, prepare
 
 __all__ = [
-    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
+    "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
@@ -153,3 +155,20 @@ def train_from_seed(architecture, seed, x, labels, steps):
     for _ in range(steps):
         network.train_on_batch(x, labels)
     return package.to_canonical(network)
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    trainer.network.compile(optimizer=trainer.optimizer)
+    trainer.network.save_weights(folder / "run.weights.h5")
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    return {folder / "run.weights.h5": described | trainer.recipe.to_dict()}
+
+
+def _load_run(trainer, path):
+    trainer.network.compile(optimizer=trainer.optimizer)
+    trainer.network.load_weights(path)
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".weights.h5", _load_run)]

@@ -18,11 +18,13 @@ from flax.training.dynamic_scale import DynamicScale
 
 import cbam_flax.linen as linen
 from cbam_core.costs import is_statistic
+from cbam_core.slots import OPTAX as CONVENTION
+from cbam_flax.linen import train
 from cbam_flax.linen.evaluate import evaluate
 
 __all__ = [
-    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
+    "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -227,3 +229,37 @@ def train_from_seed(architecture, seed, x, labels, steps):
     for number in range(steps):
         variables, state = step(variables, state, jax.random.fold_in(key, number))
     return linen.to_canonical(network, variables)
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    run = _run(trainer)
+    (folder / "run.msgpack").write_bytes(serialization.to_bytes(run))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "run", run)
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    said = described | trainer.recipe.to_dict()
+    return {folder / "run.msgpack": said, folder / "run": said}
+
+
+def _run(trainer):
+    return {**trainer.variables, "opt_state": trainer.slots, "step": trainer.count}
+
+
+def _load_run(trainer, run):
+    run = jax.tree.map(jnp.asarray, run)
+    trainer.slots, trainer.count = run.pop("opt_state"), int(run.pop("step"))
+    trainer.variables = run
+
+
+def _from_bytes(trainer, path):
+    _load_run(trainer, serialization.from_bytes(_run(trainer), path.read_bytes()))
+
+
+def _restore(trainer, path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        _load_run(trainer, serialization.from_state_dict(_run(trainer), checkpointer.restore(path)))
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".msgpack", _from_bytes), (".orbax", _restore)]

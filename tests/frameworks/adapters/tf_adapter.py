@@ -2,14 +2,17 @@
 
 import tensorflow as tf
 
+import cbam_core
 import cbam_tf as package
 from cbam_core.costs import is_statistic
+from cbam_core.slots import KERAS as CONVENTION
+from cbam_tf import train
 from cbam_tf.evaluate import evaluate
 from cbam_tf.weights import canonical_array, named_weights
 
 __all__ = [
-    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
+    "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -133,3 +136,19 @@ def train_from_seed(architecture, seed, x, labels, steps):
     for _ in range(steps):
         step(tf.constant(x))
     return package.to_canonical(network)
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    saved = tf.train.Checkpoint(model=trainer.network, optimizer=trainer.optimizer)
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    return {saved.save(str(folder / "run")): described | trainer.recipe.to_dict()}
+
+
+def _load_run(trainer, path):
+    state = CONVENTION.from_canonical(cbam_core.read_state(path))
+    train.load_state(trainer.network, trainer.optimizer, state)
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".safetensors", _load_run)]

@@ -5,12 +5,14 @@ import torch
 
 import cbam_torch as package
 from cbam_core.costs import is_statistic
+from cbam_core.slots import TORCH as CONVENTION
+from cbam_torch import train
 from cbam_torch.evaluate import evaluate
 from cbam_torch.weights import canonical_array, named_weights
 
 __all__ = [
-    "LOADS", "Mixed", "build", "call", "differentiate", "evaluate", "gate", "package", "save",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
+    "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -118,3 +120,29 @@ def train_from_seed(architecture, seed, x, labels, steps):
         torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
         optimizer.step()
     return package.to_canonical(network)
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    saved = {
+        "model": trainer.network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+    }
+    torch.save(saved, folder / "run.pth")
+    others = {f"{name}_state_dict": state for name, state in saved.items()}
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    torch.save(others | described, folder / "described.pth.tar")
+    steps = {"steps": trainer.recipe.steps}
+    return {folder / "run.pth": steps | described, folder / "described.pth.tar": steps}
+
+
+def _load_run(trainer, path):
+    saved = torch.load(path, weights_only=True)
+    trainer.network.load_state_dict(saved["model"])
+    trainer.optimizer.load_state_dict(saved["optimizer"])
+    trainer.scheduler.load_state_dict(saved["scheduler"])
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".pth", _load_run)]
