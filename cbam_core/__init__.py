@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cbam_core.conversion import Conversion, convert
     from cbam_core.dialects import DIALECTS
     from cbam_core.finding.blocks import Block
+    from cbam_core.training_files import read_state, write_state
 
 # Whoever builds a block needs no tables of public files, so these are imported at their first use.
 _AT_FIRST_USE = {
@@ -41,7 +42,9 @@ _AT_FIRST_USE = {
     "DIALECTS": "dialects",
     "convert": "conversion",
     "read": "checkpoints",
+    "read_state": "training_files",
     "write": "checkpoints",
+    "write_state": "training_files",
 }
 
 
@@ -78,8 +81,10 @@ __all__ = [
     "network_shapes",
     "parameters",
     "read",
+    "read_state",
     "reference",
     "spatial_maps",
     "weight_shapes",
     "write",
+    "write_state",
 ]  # fmt: skip

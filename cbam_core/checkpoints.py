@@ -12,7 +12,7 @@ import numpy as np
 
 from cbam_core import containers
 from cbam_core.architectures import Architecture, network_shapes
-from cbam_core.contents import CheckpointError, Contents
+from cbam_core.contents import FORMAT, CheckpointError, Contents
 from cbam_core.dialects import Dialect, named
 from cbam_core.finding import blocks
 from cbam_core.finding.blocks import Block
@@ -20,9 +20,8 @@ from cbam_core.finding.nestings import unwrap
 from cbam_core.networks.finding import find_network
 from cbam_core.networks.network import Network, canonical_network, check_depth
 from cbam_core.spec import CBAMSpec
+from cbam_core.training_files import Run, find_run
 from cbam_core.weights import as_canonical, check_weights, weight_shapes
-
-FORMAT = "1"
 
 Owner = TypeVar("Owner", Block, Network)
 Described = TypeVar("Described", CBAMSpec, Architecture)
@@ -40,6 +39,7 @@ class Checkpoint:
         facts: what stands beside the arrays ("epoch", "arch").
         lookalikes: path -> the dialect of what looks like a CBAM and is not the paper's.
         network: the whole network that the file holds, or why it is none.
+        run: what it tells of a training run under way, why no recipe describes that, or None.
     """
 
     path: str
@@ -48,6 +48,7 @@ class Checkpoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
     lookalikes: Mapping[str, Dialect] = field(default_factory=dict)
     network: Network | str = "it holds a block alone"
+    run: Run | str | None = None
 
     @property
     def dialect(self) -> str:
@@ -136,7 +137,15 @@ def read(path: os.PathLike[str] | str, dialect: str | None = None, **fields: Any
         network = _in_file(network, names)
         taken |= _names([network])
     rest = {name: array for name, array in contents.arrays.items() if name not in taken}
-    return Checkpoint(os.fspath(path), found, rest, contents.facts, lookalikes, network)
+    run = _run(contents)
+    return Checkpoint(os.fspath(path), found, rest, contents.facts, lookalikes, network, run)
+
+
+def _run(contents: Contents) -> Run | str | None:
+    try:
+        return find_run(contents)
+    except ValueError as error:
+        return str(error)
 
 
 def _names(owners: Iterable[Block | Network]) -> set[str]:
@@ -233,7 +242,8 @@ def _canonical_network(
     except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"holds no valid network: {error}") from error
     rest = {name: array for name, array in contents.arrays.items() if name not in network.names}
-    return Checkpoint(os.fspath(path), found, rest, contents.facts, {}, network)
+    run = _run(contents)
+    return Checkpoint(os.fspath(path), found, rest, contents.facts, {}, network, run)
 
 
 def _told(described: Described, fields: Mapping[str, Any]) -> Described:

@@ -16,6 +16,8 @@ import numpy as np
 MAX_ARRAYS = 50_000
 # Enough JSON for as many names.
 MAX_HEADER = 16 << 20
+# Of canonical files, in their metadata.
+FORMAT = "1"
 
 
 class CheckpointError(ValueError):

@@ -13,8 +13,8 @@ import numpy as np
 
 from cbam_core import containers
 from cbam_core.architectures import Architecture
-from cbam_core.checkpoints import FORMAT, Checkpoint, read
-from cbam_core.contents import CheckpointError, Contents
+from cbam_core.checkpoints import Checkpoint, read
+from cbam_core.contents import FORMAT, CheckpointError, Contents
 from cbam_core.dialects import Dialect, named
 from cbam_core.expression import express, spell
 from cbam_core.networks.dialects import NETWORK_DIALECTS, NetworkDialect
@@ -84,7 +84,7 @@ def convert(
             the message lists every reason.
         ValueError: an unknown dialect or container, or one that can't be written.
     """
-    kind = _container(Path(target), container)
+    kind = containers.chosen(Path(target), container)
     goal = _one(to or kind.dialect)
     network_goal = NETWORK_DIALECTS.get(to or "", NETWORK_DIALECTS.get(goal.name))
     on_step(f"reading {os.fspath(source)}")
@@ -198,16 +198,6 @@ def _one(dialect: str) -> Dialect:
     if others:
         raise ValueError(f"to={dialect!r} is several dialects; pass one")
     return first
-
-
-def _container(target: Path, name: str | None) -> containers.Container:
-    if name is None:
-        return containers.by_name(target)
-    if name not in containers.CONTAINERS:
-        raise ValueError(
-            f"container={name!r} is unknown; choose from {', '.join(containers.CONTAINERS)}"
-        )
-    return containers.CONTAINERS[name]
 
 
 def _metadata(specs: Mapping[str, CBAMSpec], *, alone: bool) -> dict[str, str]:

@@ -80,6 +80,7 @@ class Convention:
         return dataclasses.replace(state, slots=slots)
 
 
+CANONICAL = Convention("canonical", {kind: kind for kind in ("momentum", "first", "second")})
 TORCH = Convention(
     "torch", {"momentum": "momentum_buffer", "first": "exp_avg", "second": "exp_avg_sq"}
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,13 +54,16 @@ class Trainer:
     ) -> None:
         self.recipe, self.dtype, self.device = state.recipe, dtype, jax.devices(device)[0]
         with jax.default_device(self.device):
-            rngs = nnx.Rngs(jax.random.key(0, impl="rbg"))
-            self.network = Backbone(state.architecture, param_dtype=dtype, rngs=rngs)
+            # Only the shapes: what draws values that nobody uses would take JAX long to compile.
+            self.network = nnx.eval_shape(
+                lambda: Backbone(state.architecture, param_dtype=dtype, rngs=nnx.Rngs(0))
+            )
+            nnx.reseed(self.network, default=0)
+            load_canonical(self.network, state.weights)
             self.optimizer = nnx.Optimizer(
                 self.network, make_optimizer(state.recipe), wrt=nnx.Param
             )
             self.load(state)
-        self.run = nnx.jit(self._run)
         self._gradients: Any = None
 
     def step(self, x: np.ndarray, target: np.ndarray) -> float:
@@ -67,20 +71,10 @@ class Trainer:
         self.network.train()
         with jax.default_device(self.device):
             arrays = jnp.asarray(x, self.dtype), jnp.asarray(target)
-            loss, self._gradients = self.run(self.network, self.optimizer, *arrays)
+            loss, self._gradients = _step(
+                self.network, self.optimizer, *arrays, loss=self.recipe.loss
+            )
         return float(loss)
-
-    def loss(self, logits: Array, target: Array) -> Array:
-        return LOSSES[self.recipe.loss](logits, target)
-
-    def _run(
-        self, network: Backbone, optimizer: nnx.Optimizer, x: Array, target: Array
-    ) -> tuple[Array, nnx.State]:
-        """The loss and the gradients; the network and the optimizer have made the step."""
-        loss_of = nnx.value_and_grad(lambda network: self.loss(network(x), target))
-        loss, gradients = loss_of(network)
-        optimizer.update(network, gradients)
-        return loss, gradients
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Canonical name -> the gradient of the last step's loss."""
@@ -100,6 +94,17 @@ class Trainer:
         return np.asarray(_logits(self.network, jnp.asarray(x, self.dtype)))
 
 
+@nnx.jit(static_argnames="loss")
+def _step(
+    network: Backbone, optimizer: nnx.Optimizer, x: Array, target: Array, loss: str
+) -> tuple[Array, nnx.State]:
+    """The loss and the gradients; the network and the optimizer have made the step."""
+    loss_of = nnx.value_and_grad(lambda network: LOSSES[loss](network(x), target))
+    value, gradients = loss_of(network)
+    optimizer.update(network, gradients)
+    return value, gradients
+
+
 _logits = nnx.jit(lambda network, x: network(x))
 
 
@@ -114,8 +119,9 @@ def squared_error(values: Array, target: Array) -> Array:
 LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
 
 
+@functools.cache
 def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """optax's own optimizer and schedule for the recipe."""
+    """optax's own optimizer and schedule for the recipe; one recipe's steps compile once."""
 
     def decays(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: recipe.decays(_name(path)), params)

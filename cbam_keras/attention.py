@@ -124,6 +124,8 @@ class SpatialAttention(FeatureMapLayer):
             norm_eps, norm_momentum, rank: see `cbam_core.CBAMSpec`; where `channels` is None the
             first input tells.
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
+            strategy, on the TensorFlow backend; on JAX keras.distribution does so by itself.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -155,6 +157,7 @@ class SpatialAttention(FeatureMapLayer):
         norm_momentum: float = 0.1,
         rank: int = 2,
         data_format: str | None = None,
+        synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -172,6 +175,7 @@ class SpatialAttention(FeatureMapLayer):
             norm_momentum=norm_momentum,
             rank=rank,
         )
+        self.synchronized = synchronized
 
     def make_layers(self, spec: CBAMSpec) -> None:
         unknown = (None,) * (spec.rank + 1)
@@ -191,12 +195,18 @@ class SpatialAttention(FeatureMapLayer):
         )
         self.conv.build((*unknown, spatial_maps(spec)))
         if spec.spatial_norm:
-            self.norm = BatchNorm(spec.norm_eps, spec.norm_momentum, name="norm", dtype=dtype)
+            self.norm = BatchNorm(
+                spec.norm_eps,
+                spec.norm_momentum,
+                synchronized=self.synchronized,
+                name="norm",
+                dtype=dtype,
+            )
             self.norm.build((*unknown, 1))
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are data_format and those of a Keras layer."""
+        """The spatial gate of `spec`; `options` are data_format, synchronized and Keras' own."""
         return cls(**spec.spatial_arguments(), **options)
 
     def descriptor(self, x: Tensor) -> Tensor:
@@ -219,7 +229,8 @@ class SpatialAttention(FeatureMapLayer):
         return keras.ops.cast(keras.ops.multiply(self.gate(x, training=training), x), x.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**self.declared.spatial_arguments(), **super().get_config()}
+        own = {"synchronized": self.synchronized}
+        return {**self.declared.spatial_arguments(), **own, **super().get_config()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.arguments('order')})"
@@ -233,6 +244,8 @@ class CBAM(FeatureMapLayer):
         channels, reduction, ...: see `cbam_core.CBAMSpec`; the defaults are the paper's equations.
             Where `channels` is None the first input tells.
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
+            strategy, on the TensorFlow backend; on JAX keras.distribution does so by itself.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -272,6 +285,7 @@ class CBAM(FeatureMapLayer):
         norm_momentum: float = 0.1,
         rank: int = 2,
         data_format: str | None = None,
+        synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -294,6 +308,7 @@ class CBAM(FeatureMapLayer):
             norm_momentum=norm_momentum,
             rank=rank,
         )
+        self.synchronized = synchronized
 
     def make_layers(self, spec: CBAMSpec) -> None:
         # What reaches the gates has the right dtype already, and they are not to change it.
@@ -304,12 +319,13 @@ class CBAM(FeatureMapLayer):
             self.channel = ChannelAttention.from_spec(spec, name="channel", **options)
             self.channel.build()
         if spec.has_spatial_gate:
+            options["synchronized"] = self.synchronized
             self.spatial = SpatialAttention.from_spec(spec, name="spatial", **options)
             self.spatial.build()
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are data_format and those of a Keras layer."""
+        """The block of `spec`; `options` are data_format, synchronized and Keras' own."""
         return cls(**spec.to_dict(), **options)
 
     def refine(self, x: Tensor, training: bool = False) -> Tensor:
@@ -334,7 +350,8 @@ class CBAM(FeatureMapLayer):
         return keras.ops.cast(y, x.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**self.declared.to_dict(), **super().get_config()}
+        own = {"synchronized": self.synchronized}
+        return {**self.declared.to_dict(), **own, **super().get_config()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.arguments()})"

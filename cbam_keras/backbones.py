@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 class Stem(keras.layers.Layer):
     """relu(norm(conv(x))), then attention where there is one, then the max pool likewise."""
 
-    def __init__(self, architecture: Architecture, **options: Any) -> None:
+    def __init__(
+        self, architecture: Architecture, *, synchronized: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
-        policy = self.dtype_policy
+        shared: dict[str, Any] = {"dtype": self.dtype_policy, "synchronized": synchronized}
         with keras.name_scope(self.name):
-            self.conv, self.norm = conv_and_norm(architecture.stem_unit, policy)
-            self.attention = attention(architecture.stem_attention, name="attention", dtype=policy)
+            self.conv, self.norm = conv_and_norm(architecture.stem_unit, **shared)
+            self.attention = attention(architecture.stem_attention, name="attention", **shared)
         self.has_max_pool = architecture.has_max_pool
         self.built = True
 
@@ -52,18 +54,18 @@ class Stem(keras.layers.Layer):
 class ResidualBlock(keras.layers.Layer):
     """relu(attention(units(x)) + shortcut(x)), basic or bottleneck; a relu between the units."""
 
-    def __init__(self, block: Block, **options: Any) -> None:
+    def __init__(self, block: Block, *, synchronized: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        policy = self.dtype_policy
+        shared: dict[str, Any] = {"dtype": self.dtype_policy, "synchronized": synchronized}
         self.depth = len(block.units)
         with keras.name_scope(self.name):
             for number, unit in enumerate(block.units, 1):
-                conv, norm = conv_and_norm(unit, policy)
+                conv, norm = conv_and_norm(unit, **shared)
                 setattr(self, f"conv{number}", conv)
                 setattr(self, f"norm{number}", norm)
             spec = next(iter(block.attentions.values()), None)
-            self.attention = attention(spec, name="attention", dtype=policy)
-            self.projection = projection(block.projection, name="projection", dtype=policy)
+            self.attention = attention(spec, name="attention", **shared)
+            self.projection = projection(block.projection, name="projection", **shared)
         self.built = True
 
     def units(self, x: Tensor, training: bool = False) -> Tensor:
@@ -81,10 +83,11 @@ class ResidualBlock(keras.layers.Layer):
 class Projection(keras.layers.Layer):
     """norm(conv(x)), the shortcut where a block changes the shape of its map."""
 
-    def __init__(self, unit: Unit, **options: Any) -> None:
+    def __init__(self, unit: Unit, *, synchronized: bool = False, **options: Any) -> None:
         super().__init__(**options)
+        shared: dict[str, Any] = {"dtype": self.dtype_policy, "synchronized": synchronized}
         with keras.name_scope(self.name):
-            self.conv, self.norm = conv_and_norm(unit, self.dtype_policy)
+            self.conv, self.norm = conv_and_norm(unit, **shared)
         self.built = True
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
@@ -94,16 +97,16 @@ class Projection(keras.layers.Layer):
 class SeparableBlock(keras.layers.Layer):
     """attention(relu(norm(conv(x)))) of a depthwise convolution, then of a pointwise one."""
 
-    def __init__(self, block: Block, **options: Any) -> None:
+    def __init__(self, block: Block, *, synchronized: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        policy = self.dtype_policy
+        shared: dict[str, Any] = {"dtype": self.dtype_policy, "synchronized": synchronized}
         depthwise, pointwise = block.units
         first, second = (block.attentions.get(f"{block.path}.attention{n}") for n in (1, 2))
         with keras.name_scope(self.name):
-            self.conv1, self.norm1 = conv_and_norm(depthwise, policy)
-            self.conv2, self.norm2 = conv_and_norm(pointwise, policy)
-            self.attention1 = attention(first, name="attention1", dtype=policy)
-            self.attention2 = attention(second, name="attention2", dtype=policy)
+            self.conv1, self.norm1 = conv_and_norm(depthwise, **shared)
+            self.conv2, self.norm2 = conv_and_norm(pointwise, **shared)
+            self.attention1 = attention(first, name="attention1", **shared)
+            self.attention2 = attention(second, name="attention2", **shared)
         self.built = True
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
@@ -117,13 +120,19 @@ class Stage(keras.layers.Layer):
     """Blocks one behind the other."""
 
     def __init__(
-        self, build: type[ResidualBlock | SeparableBlock], blocks: tuple[Block, ...], **options: Any
+        self,
+        build: type[ResidualBlock | SeparableBlock],
+        blocks: tuple[Block, ...],
+        *,
+        synchronized: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
+        shared: dict[str, Any] = {"dtype": self.dtype_policy, "synchronized": synchronized}
         self.depth = len(blocks)
         with keras.name_scope(self.name):
             for number, block in enumerate(blocks):
-                layer = build(block, name=f"block{number}", dtype=self.dtype_policy)
+                layer = build(block, name=f"block{number}", **shared)
                 setattr(self, f"block{number}", layer)
         self.built = True
 
@@ -194,6 +203,8 @@ class Backbone(keras.Model):
             every stage, as detectors want them.
         data_format: "channels_last", "channels_first" for x (N, 3, H, W) and maps alike, or None
             for Keras' own setting; inside all is channels last.
+        synchronized: whether the norms take their statistics over all replicas of a tf.distribute
+            strategy, on the TensorFlow backend; on JAX keras.distribution does so by itself.
         **kwargs: name, dtype and the like, see `keras.Model`.
 
     Shape:
@@ -217,19 +228,22 @@ class Backbone(keras.Model):
         *,
         features_only: bool = False,
         data_format: str | None = None,
+        synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         policy = self.dtype_policy
+        shared: dict[str, Any] = {"dtype": policy, "synchronized": synchronized}
         self.architecture, self.features_only = architecture, features_only
+        self.synchronized = synchronized
         self.data_format = check_data_format(data_format)
         build = SeparableBlock if architecture.kind == "separable" else ResidualBlock
         with keras.name_scope(self.name):
-            self.stem = Stem(architecture, name="stem", dtype=policy)
+            self.stem = Stem(architecture, name="stem", **shared)
             for blocks in architecture.stages:
                 stage = blocks[0].path.partition(".")[0]
-                setattr(self, stage, Stage(build, blocks, name=stage, dtype=policy))
-            self.tail = attention(architecture.tail_attention, name="tail", dtype=policy)
+                setattr(self, stage, Stage(build, blocks, name=stage, **shared))
+            self.tail = attention(architecture.tail_attention, name="tail", **shared)
             if not features_only:
                 head = DualPoolingHead if architecture.head == "dual_pooling" else PlainHead
                 features, num_classes = architecture.features, architecture.num_classes
@@ -262,6 +276,7 @@ class Backbone(keras.Model):
             "architecture": self.architecture.to_dict(),
             "features_only": self.features_only,
             "data_format": self.data_format,
+            "synchronized": self.synchronized,
         }
 
     @classmethod
@@ -270,7 +285,7 @@ class Backbone(keras.Model):
         return cls(**{**config, "architecture": architecture})
 
 
-def conv_and_norm(unit: Unit, dtype: Any) -> tuple[Conv2D, BatchNorm]:
+def conv_and_norm(unit: Unit, *, dtype: Any, synchronized: bool) -> tuple[Conv2D, BatchNorm]:
     """The two layers of a unit, built; the convolution is padded alike on both sides."""
     conv = Conv2D(
         unit.outputs,
@@ -283,7 +298,13 @@ def conv_and_norm(unit: Unit, dtype: Any) -> tuple[Conv2D, BatchNorm]:
         name=unit.conv.rpartition(".")[2],
         dtype=dtype,
     )
-    norm = BatchNorm(NORM_EPS, NORM_MOMENTUM, name=unit.norm.rpartition(".")[2], dtype=dtype)
+    norm = BatchNorm(
+        NORM_EPS,
+        NORM_MOMENTUM,
+        synchronized=synchronized,
+        name=unit.norm.rpartition(".")[2],
+        dtype=dtype,
+    )
     conv.build((None, None, None, unit.inputs))
     norm.build((None, None, None, unit.outputs))
     return conv, norm
@@ -296,16 +317,18 @@ def linear(inputs: int, outputs: int, **options: Any) -> Linear:
     return layer
 
 
-def projection(unit: Unit | None, **options: Any) -> keras.layers.Layer:
+def projection(unit: Unit | None, *, synchronized: bool, **options: Any) -> keras.layers.Layer:
     """The shortcut of a block; the identity where it is x itself."""
-    return Projection(unit, **options) if unit else keras.layers.Identity(**options)
+    if unit is None:
+        return keras.layers.Identity(**options)
+    return Projection(unit, synchronized=synchronized, **options)
 
 
-def attention(spec: CBAMSpec | None, **options: Any) -> keras.layers.Layer:
+def attention(spec: CBAMSpec | None, *, synchronized: bool, **options: Any) -> keras.layers.Layer:
     """The attention of a spec, built; the identity where there is none."""
     if spec is None:
         return keras.layers.Identity(**options)
-    block = CBAM.from_spec(spec, data_format="channels_last", **options)
+    block = CBAM.from_spec(spec, data_format="channels_last", synchronized=synchronized, **options)
     block.build()
     return block
 
@@ -326,6 +349,7 @@ def build(
     seed: int = 0,
     data_format: str | None = None,
     dtype: Any = None,
+    synchronized: bool = False,
     **fields: Any,
 ) -> Backbone:
     """The network of a factory.
@@ -343,7 +367,7 @@ def build(
         init: a scheme of `cbam_core.initial_network`, the same values in every framework; Keras'
             own initial values if None.
         seed: of `init`.
-        data_format, dtype: see `Backbone`.
+        data_format, dtype, synchronized: see `Backbone`.
 
     Raises:
         ValueError, TypeError: an argument that no such network can have, or another than the
@@ -366,7 +390,11 @@ def build(
         **fields,
     )
     network = Backbone(
-        architecture, features_only=features_only, data_format=data_format, dtype=dtype
+        architecture,
+        features_only=features_only,
+        data_format=data_format,
+        dtype=dtype,
+        synchronized=synchronized,
     )
     if values is not None:
         load_canonical(network, {name: values[name] for name in shapes_of(network)})

@@ -1,6 +1,6 @@
 """A block or a network on NumPy arrays: what the cross-check runs, alike in all four packages.
 
-The only file that knows the backends, since Keras leaves gradients and devices to them.
+The only file that knows all backends, since Keras leaves gradients and devices to them.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ def insert_cbam(
     init: str = "identity",
     seed: int = 0,
     data_format: str | None = None,
+    synchronized: bool = False,
 ) -> keras.Model:
     """A copy of the model with a CBAM behind each layer that `where` means.
 
@@ -43,7 +44,7 @@ def insert_cbam(
             "identity" if None.
         init: a scheme of `cbam_core.initial_weights`.
         seed: of `init`.
-        data_format: see `CBAM`.
+        data_format, synchronized: see `CBAM`.
 
     Returns:
         The copy.
@@ -81,8 +82,13 @@ def insert_cbam(
         own = inserted_spec(path, outputs[path], spec, channel_axis=channel_axis)
         if path not in blocks:
             layer = modules[path]
-            options = {"data_format": data_format, "dtype": layer.dtype_policy}
-            blocks[path] = InsertedCBAM.from_spec(own, name=f"{layer.name}_cbam", **options)
+            blocks[path] = InsertedCBAM.from_spec(
+                own,
+                data_format=data_format,
+                synchronized=synchronized,
+                name=f"{layer.name}_cbam",
+                dtype=layer.dtype_policy,
+            )
             load_canonical(blocks[path], initial_at(path, own, init, seed=seed))
         return blocks[path](output)
 

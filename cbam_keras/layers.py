@@ -14,7 +14,7 @@ import keras
 from keras import KerasTensor as Tensor
 
 from cbam_core import CBAMSpec, check_input
-from cbam_keras import ops
+from cbam_keras import ops, replicas
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -115,12 +115,16 @@ class BatchNorm(keras.layers.Layer):
 
     Training normalises with the biased variance and keeps the unbiased one, where Keras' own
     layer keeps the biased one. A layer that is not trainable uses its running statistics, as there.
-    Weights, statistics and arithmetic are in at least float32, whatever the dtype policy.
+    Weights, statistics and arithmetic are in at least float32, whatever the dtype policy. Where
+    `synchronized`, the batch is that of all replicas of a tf.distribute strategy.
     """
 
-    def __init__(self, eps: float, momentum: float, **kwargs: Any) -> None:
+    def __init__(
+        self, eps: float, momentum: float, *, synchronized: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.eps, self.momentum = eps, momentum
+        self.synchronized = replicas.check_synchronized(synchronized)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         wide = {
@@ -138,7 +142,8 @@ class BatchNorm(keras.layers.Layer):
         wide = ops.at_least_float32(x)
         centred = wide - mean
         if training and self.trainable:
-            if None not in x.shape and math.prod(x.shape[:-1]) == 1:
+            is_whole = not self.synchronized and None not in x.shape
+            if is_whole and math.prod(x.shape[:-1]) == 1:
                 raise ValueError(
                     f"{self.name} sees one position in all (shape {tuple(x.shape)}), and batch "
                     f"statistics need at least 2; pass a larger batch or picture, or switch to "
@@ -155,7 +160,7 @@ class BatchNorm(keras.layers.Layer):
         A batch of 0 has neither, and one position, which only a graph of unknown sizes may have
         here, no unbiased variance.
         """
-        count = ops.count(x, tuple(range(x.ndim - 1)))
+        count = self.positions(x)
         unbiased = var * (count / (count - 1))
         for running, new in ((self.mean, mean), (self.var, unbiased)):
             moved = (1 - self.momentum) * _value(running) + self.momentum * new
@@ -168,12 +173,24 @@ class BatchNorm(keras.layers.Layer):
         up in the gradients of the layer before, where it can be a hundred times the rounding of all
         else.
         """
-        axes = tuple(range(x.ndim - 1))
-        count = ops.count(x, axes)
-        mean = keras.ops.sum(x, axes) / count
+        count = self.positions(x)
+
+        def average(values: Tensor) -> Tensor:
+            return self.total(keras.ops.sum(values, tuple(range(x.ndim - 1)))) / count
+
+        mean = average(x)
         centred = x - mean
-        centred = centred - keras.ops.sum(centred, axes) / count
-        return centred, mean, keras.ops.sum(keras.ops.square(centred), axes) / count
+        centred = centred - average(centred)
+        return centred, mean, average(keras.ops.square(centred))
+
+    def positions(self, x: Tensor) -> int | Tensor:
+        """How many values `moments` takes for each channel."""
+        count = ops.count(x, tuple(range(x.ndim - 1)))
+        return self.total(keras.ops.cast(count, x.dtype)) if self.synchronized else count
+
+    def total(self, values: Tensor) -> Tensor:
+        """`values`, or their sum over all replicas."""
+        return replicas.total(values) if self.synchronized else values
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -188,7 +205,10 @@ class FeatureMapLayer(keras.layers.Layer):
         channels: as the constructor got it; None where `build` is to find it.
         declared: the spec of the constructor's arguments, with one channel for an unknown number.
         data_format: "channels_last" or "channels_first".
+        synchronized: whether a norm takes its statistics over all replicas.
     """
+
+    synchronized = False
 
     def __init__(
         self,
@@ -259,7 +279,9 @@ class FeatureMapLayer(keras.layers.Layer):
             x.shape,
             x.dtype,
             channel_axis=self.channel_axis,
-            batch_statistics=bool(has_norm and training and self.trainable),
+            batch_statistics=bool(
+                has_norm and training and self.trainable and not self.synchronized
+            ),
         )
         return x
 

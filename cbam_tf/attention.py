@@ -117,6 +117,8 @@ class SpatialAttention(tf.Module):
             norm_eps, norm_momentum, rank: see `cbam_core.CBAMSpec`.
         data_format: "channels_last", or "channels_first" for x (N, C, *S).
         dtype: of the parameters; a norm's stay at least float32.
+        synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
+            strategy.
 
     Shape:
         x (N, *S, C) -> y (N, *S, C); `gate(x)` is Ms (N, *S, 1).
@@ -148,6 +150,7 @@ class SpatialAttention(tf.Module):
         rank: int = 2,
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
+        synchronized: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -171,11 +174,18 @@ class SpatialAttention(tf.Module):
                 self.squeeze = Linear(spec.channels, 1, bias=False, dtype=dtype, name="squeeze")
             self.conv = Conv(rank, maps, 1, size, bias=spatial_bias, dtype=dtype, name="conv")
             if spatial_norm:
-                self.norm = BatchNorm(1, norm_eps, norm_momentum, dtype=dtype, name="norm")
+                self.norm = BatchNorm(
+                    1,
+                    norm_eps,
+                    norm_momentum,
+                    dtype=dtype,
+                    synchronized=synchronized,
+                    name="norm",
+                )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are data_format, dtype and name."""
+        """The spatial gate of `spec`; `options` are data_format, dtype, synchronized and name."""
         return cls(**spec.spatial_arguments(), **options)
 
     def descriptor(self, x: tf.Tensor) -> tf.Tensor:
@@ -188,7 +198,9 @@ class SpatialAttention(tf.Module):
 
     def gate(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
-        x = _channels_last(self, x, batch_statistics=self.spec.spatial_norm and training)
+        # A batch that other replicas share may be a single position on this one.
+        batch_statistics = self.spec.spatial_norm and training and not self.norm.synchronized
+        x = _channels_last(self, x, batch_statistics=batch_statistics)
         logits = self.conv(self.descriptor(ops.at_least_float32(x)))
         if self.spec.spatial_norm:
             logits = self.norm(logits, training=training)
@@ -209,6 +221,8 @@ class CBAM(tf.Module):
         channels, reduction, ...: see `cbam_core.CBAMSpec`; the defaults are the paper's equations.
         data_format: "channels_last", or "channels_first" for x (N, C, *S).
         dtype: of the parameters; a norm's stay at least float32.
+        synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
+            strategy.
 
     Shape:
         x (N, *S, C) -> y (N, *S, C).
@@ -248,6 +262,7 @@ class CBAM(tf.Module):
         rank: int = 2,
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
+        synchronized: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -275,11 +290,12 @@ class CBAM(tf.Module):
             if spec.has_channel_gate:
                 self.channel = ChannelAttention.from_spec(spec, **options, name="channel")
             if spec.has_spatial_gate:
+                options["synchronized"] = synchronized
                 self.spatial = SpatialAttention.from_spec(spec, **options, name="spatial")
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are data_format, dtype and name."""
+        """The block of `spec`; `options` are data_format, dtype, synchronized and name."""
         return cls(**spec.to_dict(), **options)
 
     @tf.autograph.experimental.do_not_convert  # AutoGraph does not know `match`.

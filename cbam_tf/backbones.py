@@ -190,6 +190,8 @@ class Backbone(tf.Module):
         data_format: "channels_last", or "channels_first" for x (N, 3, H, W) and maps alike; inside
             all is channels last.
         dtype: of the parameters; a norm's stay at least float32.
+        synchronized: whether the norms take their statistics over all replicas of a tf.distribute
+            strategy.
 
     Shape:
         x (N, H, W, 3) -> logits (N, num_classes), or a list of maps (N, H', W', C).
@@ -213,18 +215,20 @@ class Backbone(tf.Module):
         features_only: bool = False,
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
+        synchronized: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
         self.architecture, self.features_only = architecture, features_only
         self.data_format = check_data_format(data_format)
+        with_norm = {"dtype": dtype, "synchronized": synchronized}
         build = SeparableBlock if architecture.kind == "separable" else ResidualBlock
         with self.name_scope:
-            self.stem = Stem(architecture, dtype=dtype, name="stem")
+            self.stem = Stem(architecture, name="stem", **with_norm)
             for blocks in architecture.stages:
                 stage = blocks[0].path.partition(".")[0]
-                setattr(self, stage, Stage(build, blocks, dtype=dtype, name=stage))
-            self.tail = attention(architecture.tail_attention, dtype=dtype, name="tail")
+                setattr(self, stage, Stage(build, blocks, name=stage, **with_norm))
+            self.tail = attention(architecture.tail_attention, name="tail", **with_norm)
             if not features_only:
                 head = DualPoolingHead if architecture.head == "dual_pooling" else PlainHead
                 features, num_classes = architecture.features, architecture.num_classes
@@ -258,7 +262,7 @@ class Backbone(tf.Module):
         return self.head(self._features(x, training)[-1], training=training)
 
 
-def conv_and_norm(unit: Unit, dtype: tf.DType) -> tuple[Conv, BatchNorm]:
+def conv_and_norm(unit: Unit, *, dtype: tf.DType, synchronized: bool) -> tuple[Conv, BatchNorm]:
     """The two layers of a unit, the convolution padded alike on both sides."""
     conv = Conv(
         2,
@@ -271,8 +275,15 @@ def conv_and_norm(unit: Unit, dtype: tf.DType) -> tuple[Conv, BatchNorm]:
         dtype=dtype,
         name=unit.conv.rpartition(".")[2],
     )
-    name = unit.norm.rpartition(".")[2]
-    return conv, BatchNorm(unit.outputs, NORM_EPS, NORM_MOMENTUM, dtype=dtype, name=name)
+    norm = BatchNorm(
+        unit.outputs,
+        NORM_EPS,
+        NORM_MOMENTUM,
+        dtype=dtype,
+        synchronized=synchronized,
+        name=unit.norm.rpartition(".")[2],
+    )
+    return conv, norm
 
 
 def projection(unit: Unit | None, *, name: str, **options: Any) -> tf.Module:
@@ -301,6 +312,7 @@ def build(
     seed: int = 0,
     data_format: str = "channels_last",
     dtype: tf.DType = tf.float32,
+    synchronized: bool = False,
     **fields: Any,
 ) -> Backbone:
     """The network of a factory.
@@ -318,7 +330,7 @@ def build(
         init: a scheme of `cbam_core.initial_network`, the same values in every framework; he_normal
             kernels if None.
         seed: of `init`.
-        data_format, dtype: see `Backbone`.
+        data_format, dtype, synchronized: see `Backbone`.
 
     Raises:
         ValueError, TypeError: an argument that no such network can have, or another than the
@@ -341,7 +353,11 @@ def build(
         **fields,
     )
     network = Backbone(
-        architecture, features_only=features_only, data_format=data_format, dtype=dtype
+        architecture,
+        features_only=features_only,
+        data_format=data_format,
+        dtype=dtype,
+        synchronized=synchronized,
     )
     if values is not None:
         load_canonical(network, {name: values[name] for name in shapes_of(network)})

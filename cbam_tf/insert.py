@@ -28,6 +28,7 @@ def insert_cbam(
     init: str = "identity",
     seed: int = 0,
     data_format: str = "channels_last",
+    synchronized: bool = False,
 ) -> tf.Module:
     """Put a CBAM behind each module that `where` means, in the model itself.
 
@@ -51,7 +52,7 @@ def insert_cbam(
         call: further arguments of that call by name, such as {"training": False}.
         init: a scheme of `cbam_core.initial_weights`.
         seed: of `init`.
-        data_format: see `CBAM`.
+        data_format, synchronized: see `CBAM`.
 
     Returns:
         The model.
@@ -79,8 +80,8 @@ def insert_cbam(
     blocks = {}
     for path in paths:
         own = inserted_spec(path, outputs[path], spec, channel_axis=channel_axis)
-        dtype = outputs[path][0].dtype
-        blocks[path] = CBAM.from_spec(own, data_format=data_format, dtype=dtype, name="cbam")
+        options = {"dtype": outputs[path][0].dtype, "synchronized": synchronized, "name": "cbam"}
+        blocks[path] = CBAM.from_spec(own, data_format=data_format, **options)
         load_canonical(blocks[path], initial_at(path, own, init, seed=seed))
     for path, block in blocks.items():
         _put_behind(modules[path], block)

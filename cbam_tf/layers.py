@@ -88,7 +88,8 @@ class BatchNorm(tf.Module):
     """Batch norm over (N, *S, C) of any rank, whose weights and statistics are at least float32.
 
     Training normalises with the biased variance and keeps the unbiased one; tf.nn and Keras have
-    no norm that does so for every rank. A batch of 0 leaves the statistics as they are.
+    no norm that does so for every rank. A batch of 0 leaves the statistics as they are. Where
+    `synchronized`, the batch is that of all replicas of a tf.distribute strategy.
     """
 
     def __init__(
@@ -98,10 +99,11 @@ class BatchNorm(tf.Module):
         momentum: float,
         *,
         dtype: tf.DType = tf.float32,
+        synchronized: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.synchronized = eps, momentum, synchronized
         dtype = tf.as_dtype(dtype) if tf.as_dtype(dtype).size >= 4 else tf.float32
         # Under a tf.distribute strategy each replica has its own statistics, saved as their mean.
         statistic = {
@@ -117,11 +119,26 @@ class BatchNorm(tf.Module):
 
     def moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and biased variance (C,) of x (N, *S, C)."""
-        return tf.nn.moments(x, tuple(range(len(x.shape) - 1)))
+        axes, count = tuple(range(len(x.shape) - 1)), self.positions(x)
+        mean = self.total(tf.reduce_sum(x, axes)) / count
+        # The slope of the variance by the mean is 0.
+        squares = tf.math.squared_difference(x, tf.stop_gradient(mean))
+        return mean, self.total(tf.reduce_sum(squares, axes)) / count
+
+    def positions(self, x: tf.Tensor) -> tf.Tensor:
+        """How many values `moments` takes for each channel."""
+        return self.total(tf.cast(tf.size(x, tf.int64) // x.shape[-1], x.dtype))
+
+    def total(self, values: tf.Tensor) -> tf.Tensor:
+        """`values`, or their sum over all replicas."""
+        context = tf.distribute.get_replica_context()
+        if not self.synchronized or context is None:
+            return values
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     def update(self, x: tf.Tensor, mean: tf.Tensor, var: tf.Tensor) -> None:
         """Move the running statistics towards those of the batch x, unless it has no variance."""
-        count = tf.cast(tf.size(x, tf.int64) // x.shape[-1], x.dtype)
+        count = self.positions(x)
         unbiased = var * (count / (count - 1))
         for running, new in ((self.mean, mean), (self.var, unbiased)):
             moved = (1 - self.momentum) * running + self.momentum * new
@@ -131,7 +148,7 @@ class BatchNorm(tf.Module):
         wide = tf.cast(x, self.scale.dtype)
         mean, var = self.mean, self.var
         if training:
-            if x.shape.num_elements() == x.shape[-1]:
+            if not self.synchronized and x.shape.num_elements() == x.shape[-1]:
                 raise ValueError(
                     f"{self.name} sees one position in all (shape {tuple(x.shape)}), and batch "
                     f"statistics need at least 2; pass a larger batch or picture, or switch to "

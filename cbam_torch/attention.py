@@ -110,6 +110,7 @@ class SpatialAttention(nn.Module):
         channels, kernel_size, spatial_bias, spatial_norm, gate, pooling, spatial_descriptor,
             norm_eps, norm_momentum, rank: see `cbam_core.CBAMSpec`.
         device, dtype: of the parameters; a norm's stay at least float32.
+        synchronized: whether a norm takes its statistics over all processes of torch.distributed.
 
     Shape:
         x (N, C, *S) -> y (N, C, *S); `gate(x)` is Ms (N, 1, *S).
@@ -141,6 +142,7 @@ class SpatialAttention(nn.Module):
         rank: int = 2,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        synchronized: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec = CBAMSpec(
@@ -164,11 +166,13 @@ class SpatialAttention(nn.Module):
         self.conv = conv(spatial_maps(spec), 1, size, padding=size // 2, bias=bias, **options)
         self.norm: nn.Module = nn.Identity()
         if spec.spatial_norm:
-            self.norm = BatchNorm(1, spec.norm_eps, spec.norm_momentum, **options)
+            self.norm = BatchNorm(
+                1, spec.norm_eps, spec.norm_momentum, synchronized=synchronized, **options
+            )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are device and dtype."""
+        """The spatial gate of `spec`; `options` are device, dtype and synchronized."""
         return cls(**spec.spatial_arguments(), **options)
 
     def descriptor(self, x: Tensor) -> Tensor:
@@ -181,7 +185,9 @@ class SpatialAttention(nn.Module):
     def gate(self, x: Tensor) -> Tensor:
         """Ms (N, 1, *S) of x (N, C, *S), in at least float32."""
         # A norm may be frozen alone, and one that is synchronised counts other devices' positions.
-        batch_statistics = isinstance(self.norm, BatchNorm) and self.norm.training
+        batch_statistics = (
+            isinstance(self.norm, BatchNorm) and self.norm.training and not self.norm.synchronized
+        )
         check_input(self.spec, x.shape, x.dtype, channel_axis=1, batch_statistics=batch_statistics)
         logits = self.norm(self.conv(self.descriptor(ops.at_least_float32(x))))
         return ops.GATES[self.spec.gate](logits)
@@ -199,6 +205,7 @@ class CBAM(nn.Module):
     Args:
         channels, reduction, ...: see `cbam_core.CBAMSpec`; the defaults are the paper's equations.
         device, dtype: of the parameters; a norm's stay at least float32.
+        synchronized: whether a norm takes its statistics over all processes of torch.distributed.
 
     Shape:
         x (N, C, *S) -> y (N, C, *S).
@@ -238,6 +245,7 @@ class CBAM(nn.Module):
         rank: int = 2,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        synchronized: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec = CBAMSpec(
@@ -262,11 +270,11 @@ class CBAM(nn.Module):
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, **options)
         if spec.has_spatial_gate:
-            self.spatial = SpatialAttention.from_spec(spec, **options)
+            self.spatial = SpatialAttention.from_spec(spec, synchronized=synchronized, **options)
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are device and dtype."""
+        """The block of `spec`; `options` are device, dtype and synchronized."""
         return cls(**spec.to_dict(), **options)
 
     def refine(self, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from cbam_core import Architecture, CBAMSpec, check_pictures
 from cbam_core.architectures import NORM_EPS, NORM_MOMENTUM, Block, Unit
 from cbam_core.planning import plan
 from cbam_torch.attention import CBAM
+from cbam_torch.layers import BatchNorm
 from cbam_torch.weights import load_canonical, shapes_of
 
 if TYPE_CHECKING:
@@ -125,7 +126,9 @@ class Backbone(nn.Module):
         architecture: what to build.
         features_only: whether the head is left out and `forward` gives the maps of the stem and
             of every stage, as detectors want them.
-        device, dtype: of the parameters.
+        device, dtype: of the parameters; a norm's stay at least float32.
+        synchronized: whether the norms take their statistics over all processes of
+            torch.distributed.
 
     Shape:
         x (N, 3, H, W) -> logits (N, num_classes), or a list of maps (N, C, H', W').
@@ -143,20 +146,28 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, architecture: Architecture, *, features_only: bool = False, **options: Any
+        self,
+        architecture: Architecture,
+        *,
+        features_only: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        synchronized: bool = False,
     ) -> None:
         super().__init__()
         self.architecture, self.features_only = architecture, features_only
-        self.stem = Stem(architecture, **options)
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        with_norm = {**options, "synchronized": synchronized}
+        self.stem = Stem(architecture, **with_norm)
         build = SeparableBlock if architecture.kind == "separable" else ResidualBlock
         self.stages: list[str] = []
         for blocks in architecture.stages:
             stage = nn.Sequential()
             for block in blocks:
-                stage.add_module(block.path.partition(".")[2], build(block, **options))
+                stage.add_module(block.path.partition(".")[2], build(block, **with_norm))
             self.stages.append(blocks[0].path.partition(".")[0])
             self.add_module(self.stages[-1], stage)
-        self.tail = attention(architecture.tail_attention, **options)
+        self.tail = attention(architecture.tail_attention, **with_norm)
         if not features_only:
             head = DualPoolingHead if architecture.head == "dual_pooling" else PlainHead
             self.head = head(architecture.features, architecture.num_classes, **options)
@@ -174,7 +185,7 @@ class Backbone(nn.Module):
         return maps if self.features_only else self.head(maps[-1])
 
 
-def conv_and_norm(unit: Unit, **options: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+def conv_and_norm(unit: Unit, *, synchronized: bool, **options: Any) -> tuple[nn.Conv2d, BatchNorm]:
     """The two layers of a unit, the convolution padded alike on both sides."""
     conv = nn.Conv2d(
         unit.inputs,
@@ -186,7 +197,8 @@ def conv_and_norm(unit: Unit, **options: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d
         bias=False,
         **options,
     )
-    return conv, nn.BatchNorm2d(unit.outputs, NORM_EPS, NORM_MOMENTUM, **options)
+    options = {"synchronized": synchronized, **options}
+    return conv, BatchNorm(unit.outputs, NORM_EPS, NORM_MOMENTUM, **options)
 
 
 def attention(spec: CBAMSpec | None, **options: Any) -> nn.Module:
@@ -210,6 +222,7 @@ def build(
     seed: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    synchronized: bool = False,
     **fields: Any,
 ) -> Backbone:
     """The network of a factory.
@@ -227,7 +240,7 @@ def build(
         init: a scheme of `cbam_core.initial_network`, the same values in every framework; torch's
             own initial values if None.
         seed: of `init`.
-        device, dtype: of the parameters.
+        device, dtype, synchronized: see `Backbone`.
 
     Raises:
         ValueError, TypeError: an argument that no such network can have, or another than the
@@ -249,7 +262,13 @@ def build(
         head=head,
         **fields,
     )
-    network = Backbone(architecture, features_only=features_only, device=device, dtype=dtype)
+    network = Backbone(
+        architecture,
+        features_only=features_only,
+        device=device,
+        dtype=dtype,
+        synchronized=synchronized,
+    )
     if values is not None:
         load_canonical(network, {name: values[name] for name in shapes_of(network)})
     return network

@@ -25,6 +25,7 @@ def insert_cbam(
     call: Mapping[str, Any] | None = None,
     init: str = "identity",
     seed: int = 0,
+    synchronized: bool = False,
 ) -> nn.Module:
     """Put a CBAM behind each module that `where` means, in the model itself.
 
@@ -32,8 +33,8 @@ def insert_cbam(
     stay as they are, so old state dicts still load with strict=False, which reports the new names
     and no others. With init="identity" the model computes what it did, bit for bit wherever its
     maps are finite, and training starts from there. Each CBAM is in the mode of its module, on the
-    device of the map there, and of the parameters' dtype. Convert to SyncBatchNorm before the
-    insertion, since that drops hooks, and compile after it.
+    device of the map there, and of the parameters' dtype. Convert the model to SyncBatchNorm before
+    the insertion, since that drops hooks, and compile after it.
 
     Args:
         model: called with feature maps inside that are channels first.
@@ -49,6 +50,7 @@ def insert_cbam(
         call: further arguments of that call by name, such as {"labels": labels}.
         init: a scheme of `cbam_core.initial_weights`.
         seed: of `init`.
+        synchronized: see `CBAM`.
 
     Returns:
         The model.
@@ -77,7 +79,7 @@ def insert_cbam(
     blocks = {}
     for path, module in places.items():
         own = inserted_spec(path, outputs[path], spec, channel_axis=1)
-        block = _block(own, initial_at(path, own, init, seed=seed))
+        block = _block(own, initial_at(path, own, init, seed=seed), synchronized)
         blocks[path] = block.to(outputs[path][0].device, _dtype(module, model))
         block.train(module.training)
     for path, block in blocks.items():
@@ -120,10 +122,11 @@ def _check_place(path: str, module: nn.Module) -> None:
         )
 
 
-def _block(spec: CBAMSpec, weights: Mapping[str, np.ndarray]) -> CBAM:
+def _block(spec: CBAMSpec, weights: Mapping[str, np.ndarray], synchronized: bool) -> CBAM:
     # The values are there, so what the constructor draws must not move the user's random numbers.
     with torch.random.fork_rng(devices=[]):
-        block = InsertedCBAM.from_spec(spec, device="cpu", dtype=torch.float64)
+        options = {"device": "cpu", "dtype": torch.float64, "synchronized": synchronized}
+        block = InsertedCBAM.from_spec(spec, **options)
     load_canonical(block, weights)
     return block
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 
 class Linear(nn.Linear):
@@ -47,14 +47,30 @@ CONV = {1: Conv1d, 2: Conv2d, 3: Conv3d}
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over (N, 1, *S) of any rank, whose weights and statistics stay at least float32.
+    """Batch norm over (N, C, *S) of any rank, whose weights and statistics stay at least float32.
 
-    Training normalises with the biased variance and keeps the unbiased one, as torch does.
-    `nn.SyncBatchNorm.convert_sync_batchnorm` converts it.
+    Training normalises with the biased variance and keeps the unbiased one, as torch does. Where
+    `synchronized`, the batch is that of all processes, on any device; on a GPU
+    `nn.SyncBatchNorm.convert_sync_batchnorm` makes of it torch's own, which has faster kernels and
+    refuses a CPU.
     """
 
-    def __init__(self, channels: int, eps: float, momentum: float, **options: Any) -> None:
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float,
+        momentum: float,
+        *,
+        synchronized: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(channels, eps, momentum, **options)
+        self.synchronized = synchronized
         self._apply(lambda tensor: tensor)
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -71,7 +87,46 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         return super()._apply(at_least_float32, recurse)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        wide = x.to(self.weight.dtype)
+        is_shared = self.synchronized and self.training and _is_one_of_many()
+        y = self.over_all_processes(wide) if is_shared else super().forward(wide)
+        return y.to(x.dtype)
+
+    def over_all_processes(self, x: Tensor) -> Tensor:
+        """x (N, C, *S) by the batch statistics of all processes, which move the running ones."""
+        axes, by_channel = (0, *range(2, x.ndim)), (-1, *[1] * (x.ndim - 2))
+        total = _SumOverProcesses.apply
+        count = total(x.new_tensor(x.numel() // x.shape[1]))
+        mean = total(x.sum(axes)) / count
+        centred = x - mean.view(by_channel)
+        var = total(centred.square().sum(axes)) / count
+        self.update(mean, var, count)
+        scale = self.weight / (var + self.eps).sqrt()
+        return centred * scale.view(by_channel) + self.bias.view(by_channel)
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards those of `count` values, if that many have any."""
+        unbiased = var * (count / (count - 1))
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.copy_(torch.where(count > 1, running.lerp(new, self.momentum), running))
+        self.num_batches_tracked += 1
+
+
+def _is_one_of_many() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.apply(gradient.contiguous())
 
 
 def _convolve(layer: Conv1d | Conv2d | Conv3d, x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ SELECTION = frozenset(
         "all-pools-avg-max-lp-lse-relu",
         "all-parallel-relu",
         "all-rank3-relu",
+        "ties-nearly",
     ]
 )
 
@@ -68,6 +69,7 @@ def _default_plans() -> list[Plan]:
         ("lp", "large", CBAMSpec(16, hidden=4, channel_pools=("avg", "max", "lp"))),
         # The spatial gate of this order reads x itself, whose channels tie.
         ("ties", "integers", CBAMSpec(16, hidden=4, order="parallel")),
+        ("ties", "nearly", CBAMSpec(16, hidden=4, order="parallel")),
     ]
 
 
@@ -147,6 +149,11 @@ def _relu(spec: CBAMSpec) -> np.ndarray:
     return x
 
 
+def _nearly(x: np.ndarray) -> np.ndarray:
+    """What ties in x differs in float64, by less than float32 can tell."""
+    return x * (1 + 1e-9 * np.random.default_rng(19).random(x.shape))
+
+
 # Of most maps.
 SIZE = (9, 11)
 
@@ -171,6 +178,7 @@ INPUTS: dict[str, Callable[[CBAMSpec], np.ndarray]] = {
     "one-sample": _drawn(1, *SIZE),
     "one-channel": _drawn(2, *SIZE),
     "integers": lambda spec: np.round(2 * _drawn(2, *SIZE)(spec)),
+    "nearly": lambda spec: _nearly(np.round(2 * _drawn(2, *SIZE)(spec))),
     "constant": lambda spec: np.ones_like(_drawn(2, *SIZE)(spec)),
     "large": _drawn(2, *SIZE, scale=LARGE),
     "tiny": _drawn(2, *SIZE, scale=TINY),

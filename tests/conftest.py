@@ -49,6 +49,9 @@ def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None
         # test_keras.py, test_keras_backbones.py and so on are for every keras-*, those without a
         # framework's name for all.
         owner = collection_path.stem.split("_")[1]
-        shared = ("backbones", "conformance", "digits", "files", "identify", "recorded")
+        shared = (
+            "backbones", "conformance", "determinism", "digits", "files", "identify", "precision",
+            "recorded", "training",
+        )  # fmt: skip
         return owner not in (*shared, name, name.partition("-")[0])
     return None

@@ -24,8 +24,8 @@ NETWORKS = {
     "basic_cbam": _small("basic", attention="cbam"),
     "wide_se_cifar": _small("basic", attention="se", stem="cifar", widen=1.5),
     "stem_and_tail": _small("basic", attention="cbam", placement="stem_and_tail"),
-    "bottleneck_cbam": _small("bottleneck", attention="cbam"),
-    "stride_on_1x1": _small("bottleneck", attention="cbam", stride_on="1x1"),
+    # The other network of bottlenecks has its strides on the 3x3.
+    "bottleneck_cbam": _small("bottleneck", attention="cbam", stride_on="1x1"),
     "resnext_luuuyi": _small(
         "bottleneck",
         groups=2,

@@ -63,12 +63,9 @@ def test_its_files_import_nothing_else(package):
     }
     allowed |= {module.partition(".")[0] for module in OWN[package]}
     for path in folder.rglob("*.py"):
-        # Keras leaves gradients and devices to its backends, so that one file asks them.
-        backends = (
-            {"tensorflow", "torch", "jax"}
-            if path.parts[-2:] == ("cbam_keras", "evaluate.py")
-            else set()
-        )
+        # Keras leaves gradients, devices and replicas to its backends, so that two files ask them.
+        asks = path.parts[-2] == "cbam_keras" and path.name in ("evaluate.py", "replicas.py")
+        backends = {"tensorflow", "torch", "jax"} if asks else set()
         # A container's library is imported by its file alone, when such a file is read.
         if path.parent == ROOT / "cbam_core" / "containers":
             # orbax hands arrays over as JAX's.

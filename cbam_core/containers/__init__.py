@@ -170,6 +170,19 @@ def by_name(path: Path) -> Container:
     )
 
 
+def chosen(target: Path, name: str | None) -> Container:
+    """The container of a target: that of the name, or by its ending if the name is None.
+
+    Raises:
+        ValueError: an unknown name, or no container has this ending.
+    """
+    if name is None:
+        return by_name(target)
+    if name not in CONTAINERS:
+        raise ValueError(f"container={name!r} is unknown; choose from {', '.join(CONTAINERS)}")
+    return CONTAINERS[name]
+
+
 def read(path: os.PathLike[str] | str) -> Contents:
     """The arrays of the file or folder at `path`.
 

@@ -38,7 +38,16 @@ def read_root(path: Path, root: h5py.File, data: bytes | mmap.mmap) -> Contents:
     arrays = {name: hdf5.array_of(dataset) for name, dataset in named.items()}
     metadata = {n: t for n, t in hdf5.texts_of(root).items() if n not in _CONFIGS}
     ours = json.loads(metadata.pop(RESERVED, "{}"))
-    return Contents(arrays, ours.get("facts", {}), metadata | ours.get("metadata", {}))
+    facts = _optimizer(root) | ours.get("facts", {})
+    return Contents(arrays, facts, metadata | ours.get("metadata", {}))
+
+
+def _optimizer(root: h5py.Group) -> dict[str, str]:
+    """What Keras 3 calls a compiled model's optimizer."""
+    if "optimizer/vars" not in root:
+        return {}
+    name = root["optimizer/vars"].attrs.get("name")
+    return {"optimizer": name} if isinstance(name, str) else {}
 
 
 def _by_number(datasets: Mapping[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:

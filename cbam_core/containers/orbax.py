@@ -39,14 +39,17 @@ def read(path: Path) -> Contents:
 
 
 def write(path: Path, contents: Contents) -> None:
-    """A directory with one tree, in which a name's slashes are branches."""
-    ours = {"facts": dict(contents.facts), "metadata": dict(contents.metadata)}
+    """A directory with one tree, in which a name's slashes are branches, and {} an empty one."""
+    branches = {name: fact for name, fact in contents.facts.items() if fact == {}}
+    facts = {name: fact for name, fact in contents.facts.items() if name not in branches}
+    ours = {"facts": facts, "metadata": dict(contents.metadata)}
+    tree = nesting.nest(Contents(contents.arrays, branches), as_canonical)
     # orbax makes the directory itself, and would leave litter beside it if it were ended.
     inner = path / "tree"
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         checkpointer.save(
             inner,
-            args=ocp.args.StandardSave(nesting.nest(Contents(contents.arrays), as_canonical)),
+            args=ocp.args.StandardSave(tree),
             custom_metadata={nesting.RESERVED: ours},
         )
     for file in inner.iterdir():

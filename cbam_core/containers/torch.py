@@ -38,12 +38,19 @@ def read(path: Path) -> Contents:
 
 
 def write(path: Path, contents: Contents) -> None:
-    tree = nesting.nest(contents, torch.from_numpy)
+    tree = _numbered(nesting.nest(contents, torch.from_numpy))
     if contents.metadata:
         tree[nesting.RESERVED] = json.dumps(dict(contents.metadata))
     # By an open file, since the name of a path would be written into it.
     with path.open("wb") as file:
         torch.save(tree, file)
+
+
+def _numbered(tree: Any) -> Any:
+    """The tree with numbers as keys where they are some, as an optimizer's state has them."""
+    if not isinstance(tree, dict):
+        return tree
+    return {int(key) if key.isdecimal() else key: _numbered(one) for key, one in tree.items()}
 
 
 def _check_archive(path: Path) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -59,35 +60,17 @@ class Trainer:
         self.slots: Any = None
         self.count = 0
         self.load(state)
-        self.run = jax.jit(self._run)
         self._gradients: Variables = {}
 
     def step(self, x: np.ndarray, target: np.ndarray) -> float:
         """One step on pictures x (N, H, W, 3) and their labels or values; the loss before it."""
         with jax.default_device(self.device):
             arrays = jnp.asarray(x, self.dtype), jnp.asarray(target)
-            loss, self._gradients, self.variables, self.slots = self.run(
-                self.variables, self.slots, *arrays
+            loss, self._gradients, self.variables, self.slots = _step(
+                self.network, self.optimizer, self.recipe.loss, self.variables, self.slots, *arrays
             )
         self.count += 1
         return float(loss)
-
-    def _run(self, variables: Variables, slots: Any, x: Array, target: Array) -> Any:
-        """The loss, the gradients, and the variables and slots behind the step."""
-        others = {kind: own for kind, own in variables.items() if kind != "params"}
-
-        def loss_of(params: Variables) -> Any:
-            given = {"params": params, **others}
-            logits, after = self.network.apply(given, x, mutable=["batch_stats"])
-            return self.loss(logits, target), after
-
-        params = variables["params"]
-        (loss, after), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        updates, slots = self.optimizer.update(gradients, slots, params)
-        return loss, gradients, {"params": optax.apply_updates(params, updates), **after}, slots
-
-    def loss(self, logits: Array, target: Array) -> Array:
-        return LOSSES[self.recipe.loss](logits, target)
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Canonical name -> the gradient of the last step's loss."""
@@ -108,6 +91,29 @@ class Trainer:
         """What the network says to pictures x, in evaluation."""
         evaluated = self.network.clone(use_running_average=True)
         return np.asarray(jax.jit(evaluated.apply)(self.variables, jnp.asarray(x, self.dtype)))
+
+
+@functools.partial(jax.jit, static_argnames=("network", "optimizer", "loss"))
+def _step(
+    network: Backbone,
+    optimizer: optax.GradientTransformation,
+    loss: str,
+    variables: Variables,
+    slots: Any,
+    x: Array,
+    target: Array,
+) -> tuple[Array, Variables, Variables, Any]:
+    """The loss, the gradients, and the variables and slots behind the step."""
+    others = {kind: own for kind, own in variables.items() if kind != "params"}
+
+    def loss_of(params: Variables) -> Any:
+        logits, after = network.apply({"params": params, **others}, x, mutable=["batch_stats"])
+        return LOSSES[loss](logits, target), after
+
+    params = variables["params"]
+    (value, after), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    updates, slots = optimizer.update(gradients, slots, params)
+    return value, gradients, {"params": optax.apply_updates(params, updates), **after}, slots
 
 
 def to_state(

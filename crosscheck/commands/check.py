@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,15 +31,18 @@ from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS, Framework
 from crosscheck.networks import network_case
 from crosscheck.process import CrashedError, RefusedError
-from crosscheck.report import Report, write_json
+from crosscheck.report import Report, Row, write_json
 from crosscheck.training.cases import (
+    SAMPLE,
     STEPS,
     TRAINING_DTYPES,
+    TrainingCase,
     plan_training,
     select_training,
     training_cases,
 )
 from crosscheck.training.faults import TRAINING_FAULTS, plan_training_faults
+from crosscheck.training.relay import relay as relay_run
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -59,6 +63,8 @@ cbam check --model resnet18,mobilenet --attention cbam,se,none --size 96
 cbam check --train                             training runs, step by step, on real digits
 
 cbam check --train --faults                    faults that only training shows
+
+cbam check --train --relay 25                  a run that moves through the frameworks
 
 [bold]Exit codes[/bold]
 
@@ -119,6 +125,12 @@ def command(
     steps: Annotated[
         int | None, typer.Option(min=1, help=f"Of --train, of each run. {STEPS} if absent.")
     ] = None,
+    relay: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of --train: one run that changes framework after so many steps each."
+        ),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Frameworks that run at a time; one a core if absent.")
     ] = None,
@@ -137,6 +149,11 @@ def command(
         )
     if steps and (not train or faults):
         raise options.wrong("--steps", "only runs of --train, without --faults, have them")
+    if relay and (not train or faults or dtype):
+        raise options.wrong(
+            "--relay",
+            "it is a run of --train, without faults and in float64; leave --faults and --dtype out",
+        )
     if faults and (dtype or mode or full or model):
         raise options.wrong(
             "--faults", "each fault has its own case, dtype and mode; leave those out"
@@ -167,6 +184,10 @@ def command(
         sample = select
     found = Report(device)
     try:
+        if relay:
+            runs = [run for run in runs if full or run.name in SAMPLE]
+            rounds = iter([])
+            found = _relayed(runs, chosen, relay, steps or STEPS, device)
         for plans in rounds:
             plans_of = {f.name: plans if full or faults else sample(plans, f) for f in chosen}
             with _progress(plans_of) as on_result:
@@ -184,6 +205,31 @@ def command(
         write_json(found, json)
     table.show(found, Console(), by_case=bool(model))
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _relayed(
+    runs: Sequence[TrainingCase],
+    frameworks: Sequence[Framework],
+    every: int,
+    steps: int,
+    device: str,
+) -> Report:
+    """Each run through the frameworks in turn, shown leg by leg on a terminal."""
+    found, started = Report(device), time.monotonic()
+    route = " > ".join(framework.name for framework in frameworks)
+    Console().print(f"Framework changed every {every} steps: {route}", highlight=False)
+    for run in runs:
+        with Console(stderr=True).status(run.name) as status:
+
+            def show(framework: Framework, steps: int, run: TrainingCase = run) -> None:
+                status.update(f"{run.name}: {steps} steps, the last in {framework.name}")
+
+            judged = relay_run(
+                run, frameworks, every=every, steps=steps, device=device, on_leg=show
+            )
+        found.rows += [Row("relay", run.name, "float64", "train", one) for one in judged]
+    found.seconds = time.monotonic() - started
+    return found
 
 
 def _networks(models: str, attentions: str, size: int, image: Path | None) -> Iterator[Case]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import cbam_core
 from cbam_core import Block, Checkpoint, CheckpointError
+from cbam_core.training_files import Run
 from crosscheck.commands import options
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -98,6 +99,8 @@ def show(found: Checkpoint, console: Console, most: int | None) -> None:
     for path, other in found.lookalikes.items():
         text = f"{path or 'the file'} is {other.about}: {other.lookalike}"
         console.print(f"\n[yellow]no CBAM:[/yellow] {escape(text)}", highlight=False)
+    if found.run is not None:
+        console.print(f"\n{escape(_run(found.run))}", highlight=False)
     _list("outside the blocks", [f"{n} {a.shape}" for n, a in found.rest.items()], console, most)
     _list("besides", [f"{n} = {v!r}" for n, v in found.facts.items()], console, most)
 
@@ -110,6 +113,18 @@ def _unseen(found: Checkpoint, dialect: str) -> str:
         return about
     fields = ", ".join(f"{field}={getattr(block.spec, field)!r}" for field in block.unseen)
     return f"{about}; no array shows {fields}"
+
+
+def _run(run: Run | str) -> str:
+    if isinstance(run, str):
+        return f"a training run that can't move: {run}"
+    told = run.told
+    optimizer = told.get("optimizer", "an optimizer that it does not name")
+    steps = (
+        f"{told.get('step', 'an untold number of')} of {told.get('steps', 'an untold number of')}"
+    )
+    kinds = f" ({', '.join(run.kinds)})" if run.kinds else ""
+    return f"a training run, {run.form}: {optimizer}, {steps} steps, {len(run.slots)} slots{kinds}"
 
 
 def _list(title: str, lines: list[str], console: Console, most: int | None) -> None:
@@ -132,7 +147,15 @@ def facts(found: Checkpoint) -> dict[str, Any]:
         "lookalikes": {path: dialect.name for path, dialect in found.lookalikes.items()},
         "rest": {name: list(array.shape) for name, array in found.rest.items()},
         "facts": dict(found.facts),
+        "run": _run_facts(found.run),
     }
+
+
+def _run_facts(run: Run | str | None) -> dict[str, Any] | str | None:
+    if not isinstance(run, Run):
+        return run
+    told = {name: value for name, value in run.told.items() if name != "architecture"}
+    return {"form": run.form, "kinds": list(run.kinds), "slots": len(run.slots), "told": told}
 
 
 def _facts(block: Block) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -74,6 +75,7 @@ class Fault:
         case, mode, dtype: where it shows.
         where: the place of the code that is replaced, see `places`.
         faulty: the code that runs there, given the target, the right code and the arguments.
+        traced: whether that is a part of what a framework compiles.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Fault:
     faulty: Callable[..., Any]
     mode: str = "eval"
     dtype: str = "float64"
+    traced: bool = True
 
 
 @contextlib.contextmanager
@@ -105,15 +108,20 @@ def planted(fault: Fault | None, target: Target) -> Iterator[None]:
         else mock.patch.object(owner, name, replacement)
     )
     with patch:
-        _forget_compiled(target)
+        if fault.traced:
+            _forget_compiled(target)
         try:
             yield
         finally:
-            _forget_compiled(target)
+            if fault.traced:
+                _forget_compiled(target)
 
 
 def _forget_compiled(target: Target) -> None:
-    """Clear what jax.jit keeps by a function of `evaluate`, which a patch leaves the same."""
-    for function in vars(target.evaluate).values():
+    """Clear what jax.jit keeps by a function of a module, which a patch leaves the same."""
+    train = sys.modules.get(target.evaluate.__name__.replace("evaluate", "train"))
+    functions = [*vars(target.evaluate).values(), *(vars(train).values() if train else ())]
+    for function in functions:
+        function = getattr(function, "jitted_fn", function)  # nnx.jit's
         if hasattr(function, "clear_cache"):
             function.clear_cache()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -167,7 +167,8 @@ def _fault(
     faulty: Callable[..., Any],
     where: Callable[[Target], Place] = training_step,
 ) -> Fault:
-    return Fault(name, about, case, where, faulty, mode="train")
+    traced = where is not training_step
+    return Fault(name, about, case, where, faulty, mode="train", traced=traced)
 
 
 _NETWORK = [
@@ -316,14 +317,14 @@ TRAINING_FAULTS = {
 ALL_FAULTS = FAULTS | TRAINING_FAULTS
 
 
-def plan_training_faults(cases: Sequence[TrainingCase]) -> list[TrainingPlan]:
+def plan_training_faults(
+    cases: Iterable[TrainingCase], faults: Iterable[Fault] = tuple(TRAINING_FAULTS.values())
+) -> list[TrainingPlan]:
     """Each fault in the run that shows it, behind the same run without a fault, which is green."""
     by_name = {case.name: case for case in cases}
-    shown = dict.fromkeys(fault.case for fault in TRAINING_FAULTS.values())
+    faults = list(faults)
+    shown = dict.fromkeys(fault.case for fault in faults)
     return [
         *(TrainingPlan(by_name[name], "float64", STEPS) for name in shown),
-        *(
-            TrainingPlan(by_name[fault.case], fault.dtype, STEPS, fault.name)
-            for fault in TRAINING_FAULTS.values()
-        ),
+        *(TrainingPlan(by_name[fault.case], fault.dtype, STEPS, fault.name) for fault in faults),
     ]

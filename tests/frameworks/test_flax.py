@@ -226,7 +226,7 @@ def test_canonical_weights_fill_an_abstract_block():
 def test_a_block_learns():
     """A block follows another one: the loss falls to a tenth."""
     teacher, x = block_and_map(training=True)
-    block = flax_adapter.build("CBAM.from_spec", OFFICIAL, dtype="float64")
+    block = cbam_flax.CBAM.from_spec(OFFICIAL, param_dtype="float64", rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(block, optax.sgd(0.3, momentum=0.9), wrt=nnx.Param)
     target = teacher(x)
 

@@ -82,7 +82,8 @@ def test_a_network_trains_until_eval():
 
 def test_a_network_learns():
     """A network follows another one: the loss falls to a tenth."""
-    network, target = flax_adapter.build("Backbone", TOY, dtype="float64"), network_of()(pictures())
+    network = cbam_flax.Backbone(TOY, param_dtype="float64", rngs=nnx.Rngs(flax_adapter.KEY))
+    target = network_of()(pictures())
     optimizer = nnx.Optimizer(network, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
 
     @nnx.jit

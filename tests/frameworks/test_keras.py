@@ -453,6 +453,23 @@ def test_a_frozen_layer_keeps_its_statistics():
     assert np.isfinite(numpy(block(one, training=True))).all()
 
 
+# Statistics over replicas
+
+
+def test_a_synchronized_norm_is_saved_as_one_and_needs_tensorflow():
+    layer = CBAM(12, spatial_norm=True, synchronized=True)
+    again = CBAM.from_config(layer.get_config())
+    assert again.synchronized
+    if keras.backend.backend() != "tensorflow":
+        with pytest.raises(ValueError, match="synchronized=True needs the TensorFlow backend, and"):
+            again.build()
+        return
+    again.build()
+    assert again.spatial.norm.synchronized
+    # Of a single position the other replicas may have more.
+    assert again(np.ones((1, 1, 1, 12)), training=True).shape == (1, 1, 1, 12)
+
+
 # Serialization
 
 

@@ -424,6 +424,16 @@ def test_statistics_follow_a_distribution_strategy():
     assert_equal(found, step.statistics, 1e-12)
 
 
+def test_a_synchronized_norm_without_a_strategy_is_one_like_any_other():
+    block = build(OFFICIAL, synchronized=True)
+    x = specs.feature_map(OFFICIAL)
+    y = block(tf.constant(x), training=True)
+    step = reference.run(OFFICIAL, specs.weights(OFFICIAL), x, training=True)
+    assert_equal({"": y.numpy()}, {"": step.output}, 1e-12)
+    # Of a single position the other replicas may have more.
+    assert block(tf.ones((1, 1, 1, 12), tf.float64), training=True).shape == (1, 1, 1, 12)
+
+
 def test_evaluate_refuses_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(RuntimeError, match="TensorFlow sees no GPU here; run with --device cpu"):

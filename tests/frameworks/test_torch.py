@@ -175,6 +175,21 @@ def test_sync_batch_norm_takes_the_norm_over():
     assert set(to_canonical(converted)) == set(specs.weights(EVERYTHING))
 
 
+def test_a_synchronized_norm_alone_in_the_world_is_one_like_any_other():
+    block = CBAM.from_spec(EVERYTHING, dtype=torch.float64, synchronized=True).train()
+    load_canonical(block, specs.weights(EVERYTHING))
+    x = specs.feature_map(EVERYTHING)
+    expect(block(first(x)), EVERYTHING, x, 1e-12, training=True)
+
+
+def test_a_synchronized_norm_leaves_the_number_of_positions_to_all_processes():
+    x = torch.ones(1, 8, 1, 1)
+    with pytest.raises(ValueError, match="batch statistics need at least 2"):
+        CBAM(8, spatial_norm=True)(x)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        CBAM(8, spatial_norm=True, synchronized=True)(x)
+
+
 def test_state_dict_round_trip():
     block = block_of(EVERYTHING)
     file = io.BytesIO()

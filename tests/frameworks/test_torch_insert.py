@@ -209,6 +209,11 @@ def test_the_cbam_is_in_the_mode_of_its_module():
     assert model.layer2[0].bn2.cbam.spatial.norm.training
 
 
+def test_a_norm_in_the_cbam_is_synchronized_on_demand():
+    model = insert_cbam(build(), "layer1.0.bn2", WITH_NORM, synchronized=True)
+    assert model.layer1[0].bn2.cbam.spatial.norm.synchronized
+
+
 def test_a_second_insertion_leaves_the_first():
     model = insert_cbam(build(), "block")
     insert_cbam(model, nn.Conv2d)

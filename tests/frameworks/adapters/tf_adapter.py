@@ -2,12 +2,18 @@
 
 import tensorflow as tf
 
+import cbam_core
 import cbam_tf as package
 from cbam_core.costs import is_statistic
+from cbam_core.slots import KERAS as CONVENTION
+from cbam_tf import train
 from cbam_tf.evaluate import evaluate
 from cbam_tf.weights import canonical_array, named_weights
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
+    "package", "save", "save_run", "train", "train_from_seed",
+]  # fmt: skip
 
 
 def build(name, *arguments, dtype="float32", **keywords):
@@ -76,3 +82,73 @@ def _load_as_tensorflow_1(module, path):
 
 # Ending, dialect, and how its users load such a file into a module.
 LOADS = [(".tf", None, _load), (".tf", None, _load_as_tensorflow_1)]
+
+
+class Mixed:
+    """A float32 module on a half-precision input, float16 with a LossScaleOptimizer."""
+
+    def __init__(self, name, *arguments, dtype, weights):
+        self.module, self.dtype = build(name, *arguments), dtype
+        package.load_canonical(self.module, weights)
+        self.optimizer = tf.keras.optimizers.SGD(0.01)
+        if dtype == "float16":
+            self.optimizer = tf.keras.mixed_precision.LossScaleOptimizer(self.optimizer)
+
+    def call(self, x, training=False):
+        """The output for x (N, *S, C), as float32."""
+        return tf.cast(self.module(tf.cast(x, self.dtype), training=training), tf.float32).numpy()
+
+    def step(self, x, target):
+        """A step by the mean squared error."""
+        with tf.GradientTape() as tape:
+            y = tf.cast(self.module(tf.cast(x, self.dtype), training=True), tf.float32)
+            loss = tf.reduce_mean((y - tf.cast(target, tf.float32)) ** 2)
+            loss = self.optimizer.scale_loss(loss)
+        variables = self.module.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def weights(self):
+        return package.to_canonical(self.module)
+
+    def kinds(self):
+        """The dtypes of weights and statistics."""
+        return {variable.dtype.name for variable in self.module.variables}
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(seed)
+    network = build("Backbone", architecture, dtype=x.dtype.name)
+    optimizer = tf.keras.optimizers.SGD(0.05, momentum=0.9)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            logits = network(x, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+
+    for _ in range(steps):
+        step(tf.constant(x))
+    return package.to_canonical(network)
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    saved = tf.train.Checkpoint(model=trainer.network, optimizer=trainer.optimizer)
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    return {saved.save(str(folder / "run")): described | trainer.recipe.to_dict()}
+
+
+def _load_run(trainer, path):
+    state = CONVENTION.from_canonical(cbam_core.read_state(path))
+    train.load_state(trainer.network, trainer.optimizer, state)
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".safetensors", _load_run)]

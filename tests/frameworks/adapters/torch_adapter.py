@@ -5,10 +5,15 @@ import torch
 
 import cbam_torch as package
 from cbam_core.costs import is_statistic
+from cbam_core.slots import TORCH as CONVENTION
+from cbam_torch import train
 from cbam_torch.evaluate import evaluate
 from cbam_torch.weights import canonical_array, named_weights
 
-__all__ = ["LOADS", "build", "call", "differentiate", "evaluate", "gate", "package", "save"]
+__all__ = [
+    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
+    "package", "save", "save_run", "train", "train_from_seed",
+]  # fmt: skip
 
 
 def build(name, *arguments, dtype="float32", **keywords):
@@ -68,3 +73,76 @@ def _load(module, path):
 
 # Ending, dialect, and how its users load such a file into a module.
 LOADS = [(".pth", None, _load)]
+
+
+class Mixed:
+    """A float32 module under autocast to a half precision, float16 with a GradScaler."""
+
+    def __init__(self, name, *arguments, dtype, weights):
+        self.module, self.dtype = build(name, *arguments), getattr(torch, dtype)
+        package.load_canonical(self.module, weights)
+        self.optimizer = torch.optim.SGD(self.module.parameters(), 0.01)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=dtype == "float16")
+
+    def call(self, x, training=False):
+        """The output for x (N, *S, C), as float32."""
+        with torch.autocast("cpu", self.dtype):
+            y = self.module.train(training)(_first(x.astype(np.float32)))
+        return _last(y.float())
+
+    def step(self, x, target):
+        """A step by the mean squared error."""
+        self.optimizer.zero_grad()
+        with torch.autocast("cpu", self.dtype):
+            y = self.module.train()(_first(x.astype(np.float32)))
+            loss = torch.nn.functional.mse_loss(y, _first(target.astype(np.float32)))
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def weights(self):
+        return package.to_canonical(self.module)
+
+    def kinds(self):
+        """The dtypes of weights and statistics."""
+        return {str(w.dtype).removeprefix("torch.") for w in named_weights(self.module).values()}
+
+
+def train_from_seed(architecture, seed, x, labels, steps):
+    """The weights of a new network after steps of SGD, by a seed alone; for a fresh process."""
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+    network = build("Backbone", architecture, dtype=x.dtype.name).train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        logits = network(_first(x))
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+        optimizer.step()
+    return package.to_canonical(network)
+
+
+def save_run(trainer, folder):
+    """The files in which its users save a run, and what else has to be said of each."""
+    saved = {
+        "model": trainer.network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+    }
+    torch.save(saved, folder / "run.pth")
+    others = {f"{name}_state_dict": state for name, state in saved.items()}
+    described = {"architecture": trainer.network.architecture.to_dict()}
+    torch.save(others | described, folder / "described.pth.tar")
+    steps = {"steps": trainer.recipe.steps}
+    return {folder / "run.pth": steps | described, folder / "described.pth.tar": steps}
+
+
+def _load_run(trainer, path):
+    saved = torch.load(path, weights_only=True)
+    trainer.network.load_state_dict(saved["model"])
+    trainer.optimizer.load_state_dict(saved["optimizer"])
+    trainer.scheduler.load_state_dict(saved["scheduler"])
+
+
+# Ending, and how its users go on with a run from such a file.
+RUNS = [(".pth", _load_run)]
