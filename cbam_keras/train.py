@@ -56,7 +56,7 @@ class Trainer:
         compiled: bool = False,
     ) -> None:
         prepare(device)
-        self.recipe, self.dtype, self.device = state.recipe, dtype, f"{device}:0"
+        self.recipe, self.dtype, self.device = state.recipe, dtype, device
         # What the optimizer's rate has as its dtype.
         keras.config.set_floatx(dtype)
         with keras.device(self.device):
