@@ -25,6 +25,7 @@ from typing import Any
 # Optimizer -> its slots, the arrays that it keeps for every parameter.
 SLOTS = {"sgd": ("momentum",), "adam": ("first", "second"), "adamw": ("first", "second")}
 SCHEDULES = ("constant", "cosine")
+DECAYED = ("kernels", "all")
 LOSSES = ("cross_entropy", "squared_error")
 
 
@@ -37,7 +38,9 @@ class Recipe:
         learning_rate: of the first step.
         steps: of the whole run, at whose end a cosine has come down to 0.
         schedule: "constant" or "cosine".
-        weight_decay: of the kernels; biases and norms never decay.
+        weight_decay: of what `decayed` names.
+        decayed: "kernels", and no bias or norm; or "all", what torch makes of one weight_decay for
+            all parameters.
         momentum, nesterov: of sgd.
         betas, epsilon: of adam and adamw.
         loss: "cross_entropy", of logits (N, K) and labels (N,), or "squared_error", of two arrays
@@ -57,6 +60,7 @@ class Recipe:
     steps: int
     schedule: str = "constant"
     weight_decay: float = 0.0
+    decayed: str = "kernels"
     momentum: float = 0.0
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
@@ -64,7 +68,12 @@ class Recipe:
     loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
-        for field, known in (("optimizer", SLOTS), ("schedule", SCHEDULES), ("loss", LOSSES)):
+        for field, known in (
+            ("optimizer", SLOTS),
+            ("schedule", SCHEDULES),
+            ("decayed", DECAYED),
+            ("loss", LOSSES),
+        ):
             if getattr(self, field) not in known:
                 names = ", ".join(map(repr, known))
                 raise ValueError(
@@ -114,7 +123,7 @@ class Recipe:
         >>> recipe.decays("head.linear.kernel"), recipe.decays("stem.norm.scale")
         (True, False)
         """
-        return self.weight_decay > 0 and name.endswith(".kernel")
+        return self.weight_decay > 0 and (self.decayed == "all" or name.endswith(".kernel"))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON takes them."""

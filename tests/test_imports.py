@@ -63,9 +63,13 @@ def test_its_files_import_nothing_else(package):
     }
     allowed |= {module.partition(".")[0] for module in OWN[package]}
     for path in folder.rglob("*.py"):
-        # Keras leaves gradients, devices and replicas to its backends, so that two files ask them.
-        asks = path.parts[-2] == "cbam_keras" and path.name in ("evaluate.py", "replicas.py")
+        # Keras leaves gradients, devices and replicas to its backends, which three files ask.
+        asking = ("evaluate.py", "replicas.py", "train.py")
+        asks = path.parts[-2] == "cbam_keras" and path.name in asking
         backends = {"tensorflow", "torch", "jax"} if asks else set()
+        # Flax's optimizers are optax's.
+        if "cbam_flax" in path.parts and path.name == "train.py":
+            backends = {"optax"}
         # A container's library is imported by its file alone, when such a file is read.
         if path.parent == ROOT / "cbam_core" / "containers":
             # orbax hands arrays over as JAX's.

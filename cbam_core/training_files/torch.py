@@ -200,6 +200,9 @@ def _by_groups(groups: Sequence[Group]) -> dict[str, Any]:
     decays = {group.get("weight_decay", 0) for group in groups} - {0}
     if len(decays) > 1:
         raise ValueError(f"it has the weight decays {sorted(decays)}, and a recipe has one")
+    if decays:
+        everywhere = all(group.get("weight_decay") for group in groups)
+        told["decayed"] = "all" if everywhere else "kernels"
     return {**told, "weight_decay": next(iter(decays), 0.0)}
 
 
@@ -272,11 +275,12 @@ def _check(
             )
         for name in map(names.__getitem__, group["params"]):
             # What has axes is a kernel.
-            decay = recipe.weight_decay if len(parameters.get(name, ())) > 1 else 0
+            decays = recipe.decayed == "all" or len(parameters.get(name, ())) > 1
+            decay = recipe.weight_decay if decays else 0
             if name in parameters and group.get("weight_decay", 0) != decay:
                 raise ValueError(
                     f"its optimizer has weight_decay={group['weight_decay']} for {name}, and the "
-                    f"recipe's is {decay}: kernels decay, biases and norms do not"
+                    f"recipe's is {decay}: all parameters decay, or the kernels alone"
                 )
 
 

@@ -42,7 +42,7 @@ RECIPES = {
     "sgd": Recipe("sgd", 0.1, steps=20, momentum=0.9, weight_decay=5e-4),
     "plain": Recipe("sgd", 0.1, steps=20, loss="squared_error"),
     "nesterov": Recipe("sgd", 0.1, steps=20, schedule="cosine", momentum=0.9, nesterov=True),
-    "adam": Recipe("adam", 0.01, steps=20, schedule="cosine", weight_decay=5e-4),
+    "adam": Recipe("adam", 0.01, steps=20, schedule="cosine", weight_decay=5e-4, decayed="all"),
     "adamw": Recipe("adamw", 0.01, steps=20, weight_decay=0.05, betas=(0.8, 0.99), epsilon=1e-6),
 }
 ENDINGS = [CONTAINERS[name].endings[0] for form in FORMS.values() for name in form.CONTAINERS]
@@ -231,6 +231,12 @@ def no_names(arrays, facts):
         del group["param_names"]
 
 
+def decayed_bias(arrays, facts):
+    kernels, others = facts["optimizer/param_groups"]
+    for name in ("params", "param_names"):
+        kernels[name].append(others[name].pop())
+
+
 def too_few(arrays, facts):
     unnamed(arrays, facts)
     facts["optimizer/param_groups"][0]["params"].pop()
@@ -273,10 +279,10 @@ REFUSED = {
         torch, "nesterov", too_few,
         "its optimizer has 20 parameters without param_names, and the model 21; build it with",
     ),
-    "a decay of everything": (
-        torch, "sgd", group_with(weight_decay=5e-4),
-        "its optimizer has weight_decay=0.0005 for stem.norm.weight, and the recipe's is 0: "
-        "kernels decay, biases and norms do not",
+    "a decay of one bias": (
+        torch, "sgd", decayed_bias,
+        "its optimizer has weight_decay=0.0005 for head.linear.bias, and the recipe's is 0: "
+        "all parameters decay, or the kernels alone",
     ),
     "torch's NAdam": (
         torch, "adam", group_with(momentum_decay=0.004),

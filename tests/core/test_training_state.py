@@ -30,6 +30,7 @@ def under_way(recipe, step=7):
     [
         ({"optimizer": "lion"}, "optimizer='lion' is unknown; choose from 'sgd', 'adam', 'adamw'"),
         ({"schedule": "step"}, "schedule='step' is unknown; choose from 'constant', 'cosine'"),
+        ({"decayed": "none"}, "decayed='none' is unknown; choose from 'kernels', 'all'"),
         ({"loss": "hinge"}, "loss='hinge' is unknown; choose from 'cross_entropy', 'squared_err"),
         ({"steps": 0}, "steps=0 is below 1; pass a positive integer"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 is not positive; pass one above 0"),
@@ -63,6 +64,8 @@ def test_kernels_alone_decay():
     assert names
     assert all(name.endswith(".kernel") for name in names)
     assert not any(SGD.decays(name) for name in names)
+    everything = dataclasses.replace(ADAM, decayed="all")
+    assert all(everything.decays(name) for name in slot_shapes(SMALL, ("",)))
 
 
 @pytest.mark.parametrize("recipe", [SGD, ADAM])

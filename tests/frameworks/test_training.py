@@ -30,7 +30,7 @@ RECIPES = {
         "sgd", 0.1, 5, "cosine", weight_decay=0.01, momentum=0.9, nesterov=True
     ),
     "plain": Recipe("sgd", 0.1, 5),
-    "adam": Recipe("adam", 0.01, 5, weight_decay=0.01, loss="squared_error"),
+    "adam": Recipe("adam", 0.01, 5, weight_decay=0.01, decayed="all", loss="squared_error"),
     "adamw": Recipe("adamw", 0.01, 5, "cosine", weight_decay=0.1, betas=(0.8, 0.99)),
 }  # fmt: skip
 

@@ -22,7 +22,7 @@ RECIPES = {
     "sgd": Recipe("sgd", 0.1, steps=20, momentum=0.9, weight_decay=5e-4),
     "plain": Recipe("sgd", 0.1, steps=20, schedule="cosine"),
     "nesterov": Recipe("sgd", 0.1, steps=20, schedule="cosine", momentum=0.9, nesterov=True),
-    "adam": Recipe("adam", 0.01, steps=20, schedule="cosine", weight_decay=5e-4),
+    "adam": Recipe("adam", 0.01, steps=20, schedule="cosine", weight_decay=5e-4, decayed="all"),
     "adamw": Recipe("adamw", 0.01, steps=20, weight_decay=0.05),
 }
 BEFORE, STEPS = 5, 8
