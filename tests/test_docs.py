@@ -26,7 +26,7 @@ TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_
 @pytest.mark.parametrize(("name", "code"), BLOCKS, ids=[name for name, _ in BLOCKS])
 def test_example_runs(name, code, tmp_path):
     # The optimizers of tf.keras are those of the backend.
-    backend = "tensorflow" if "import tensorflow" in code else "jax"
+    backend = "tensorflow" if "tensorflow as tf" in code else "jax"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend} | TORCHRUN
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
