@@ -1,4 +1,4 @@
-"""`cbam check --train`: its data, its judge, its faults and its relay, in torch and tf."""
+"""`cbam check --train`: its data, its judge, its plans and its relay."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_run_that_differs_is_not_green():
 
 
 def test_a_relay_ends_where_one_framework_would():
-    frameworks = [FRAMEWORKS[name] for name in ("torch", "tf")]
+    frameworks = [FRAMEWORKS[name] for name in ("torch", "flax", "keras-tensorflow")]
     legs = []
     judged = relay(
         CASES["digits-nesterov-cosine"],
@@ -158,7 +158,7 @@ def test_a_relay_ends_where_one_framework_would():
         steps=5,
         on_leg=lambda framework, steps: legs.append((framework.name, steps)),
     )
-    assert legs == [("torch", 2), ("tf", 4), ("torch", 5)]
+    assert legs == [("torch", 2), ("flax", 4), ("keras-tensorflow", 5)]
     assert [str(one) for one in judged if not one.ok] == []
 
 
