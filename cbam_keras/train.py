@@ -37,7 +37,7 @@ class Trainer:
 
     Example:
         >>> import numpy as np
-        >>> from cbam_core import Recipe, TrainingState, initial_network
+        >>> from cbam_core import Architecture, Recipe, TrainingState, initial_network
         >>> architecture = Architecture("basic", (1,), (8,), attention="cbam", num_classes=10)
         >>> recipe = Recipe("sgd", 0.1, steps=200, momentum=0.9)
         >>> trainer = Trainer(TrainingState(architecture, recipe, initial_network(architecture)))
