@@ -41,7 +41,7 @@ class Trainer:
         >>> x, labels = np.ones((4, 32, 32, 3)), np.array([0, 1, 2, 3])
         >>> loss = trainer.step(x, labels)
         >>> trainer.state().step, trainer.state().kinds
-        (1, ['trace'])
+        (1, ('trace',))
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Trainer:
         >>> x, labels = np.ones((4, 32, 32, 3)), np.array([0, 1, 2, 3])
         >>> loss = trainer.step(x, labels)
         >>> trainer.state().step, trainer.state().kinds
-        (1, ['momentum_buffer'])
+        (1, ('momentum_buffer',))
     """
 
     def __init__(
