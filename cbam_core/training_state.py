@@ -45,6 +45,18 @@ class TrainingState:
         """The kinds of its slots."""
         return tuple(dict.fromkeys(name.partition(":")[0] for name in self.slots))
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """That it is one of a run of this recipe.
+
+        Raises:
+            ValueError: it is not; an optimizer would take it for what it is not.
+        """
+        if self.recipe != recipe:
+            raise ValueError(
+                f"state.recipe={self.recipe} is not that of the run, {recipe}; make a new trainer "
+                f"of the state"
+            )
+
     def check(self, kinds: tuple[str, ...]) -> None:
         """That it has the weights of its architecture, and slots of these kinds or none.
 

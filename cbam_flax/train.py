@@ -85,7 +85,12 @@ class Trainer:
         return to_state(self.network, self.optimizer, self.recipe)
 
     def load(self, state: TrainingState) -> None:
-        """Go on from another state of this architecture and recipe."""
+        """Go on from another state of this architecture and recipe.
+
+        Raises:
+            ValueError: it is not one of them, or not whole; nothing has been loaded.
+        """
+        state.check_recipe(self.recipe)
         load_state(self.network, self.optimizer, state)
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -184,6 +189,9 @@ def _counts(optimizer: nnx.Optimizer) -> list[nnx.Variable]:
 
 
 def _variables(optimizer: nnx.Optimizer) -> Iterator[tuple[str, nnx.Variable]]:
-    is_variable = lambda node: isinstance(node, nnx.Variable)  # noqa: E731
-    found, _ = jax.tree_util.tree_flatten_with_path(optimizer.opt_state, is_leaf=is_variable)
+    found, _ = jax.tree_util.tree_flatten_with_path(optimizer.opt_state, is_leaf=_is_variable)
     return ((slot_name(path), variable) for path, variable in found)
+
+
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)

@@ -99,7 +99,12 @@ class Trainer:
         return to_state(self.network, self.optimizer, self.recipe)
 
     def load(self, state: TrainingState) -> None:
-        """Go on from another state of this architecture and recipe."""
+        """Go on from another state of this architecture and recipe.
+
+        Raises:
+            ValueError: it is not one of them, or not whole; nothing has been loaded.
+        """
+        state.check_recipe(self.recipe)
         load_state(self.network, self.optimizer, state)
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -193,9 +198,9 @@ def _slots(
     """(name, "KIND:NAME", and variable) of what the optimizer keeps for each parameter."""
     rate = optimizer.learning_rate
     own = [v for v in optimizer.variables if v is not optimizer.iterations and v is not rate]
-    each = len(own) // len(parameters)
+    names, each = list(parameters), len(own) // len(parameters)
     for place, slot in enumerate(own):
-        name = list(parameters)[place // each]
+        name = names[place // each]
         prefix = parameters[name].name.replace("/", "_").replace(":", "_")
         yield f"{slot.name.removeprefix(f'{prefix}_')}:{name}", slot
 

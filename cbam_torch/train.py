@@ -94,7 +94,12 @@ class Trainer:
         return to_state(self.network, self.optimizer, self.recipe, self.scheduler.last_epoch)
 
     def load(self, state: TrainingState) -> None:
-        """Go on from another state of this architecture and recipe."""
+        """Go on from another state of this architecture and recipe.
+
+        Raises:
+            ValueError: it is not one of them, or not whole; nothing has been loaded.
+        """
+        state.check_recipe(self.recipe)
         load_state(self.network, self.optimizer, self.scheduler, state)
 
     def logits(self, x: np.ndarray) -> np.ndarray:

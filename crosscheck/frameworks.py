@@ -8,18 +8,22 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cbam_core.slots import KERAS, OPTAX, TORCH, Convention
+
 
 @dataclass(frozen=True)
 class Library:
-    """What faults are made of: an array library's functions, and methods of the layers made of it.
+    """An array library: its functions, methods of the layers made of it, and its optimizers' slots.
 
-    Each is "module:function" or "module:Class.method".
+    Of the functions and methods, which faults are made of, each is "module:function" or
+    "module:Class.method".
 
     Attributes:
         stop_gradient, as_tensor: functions of the array library.
         convolution: what runs a convolution over images.
         norm: what runs the batch norm.
         update: what moves its running statistics.
+        convention: how its optimizers name and scale what they keep.
     """
 
     stop_gradient: str
@@ -27,6 +31,7 @@ class Library:
     convolution: str
     norm: str
     update: str
+    convention: Convention
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ _TORCH = Library(
     "cbam_torch.layers:Conv2d.forward",
     "cbam_torch.layers:BatchNorm.forward",
     "cbam_torch.layers:BatchNorm.forward",
+    TORCH,
 )
 _TF = Library(
     "tensorflow:stop_gradient",
@@ -83,6 +89,7 @@ _TF = Library(
     "cbam_tf.layers:Conv.__call__",
     "cbam_tf.layers:BatchNorm.__call__",
     "cbam_tf.layers:BatchNorm.update",
+    KERAS,
 )
 _KERAS = Library(
     "keras.ops:stop_gradient",
@@ -90,6 +97,7 @@ _KERAS = Library(
     "cbam_keras.layers:Conv2D.call",
     "cbam_keras.layers:BatchNorm.call",
     "cbam_keras.layers:BatchNorm.update",
+    KERAS,
 )
 _FLAX = Library(
     "jax.lax:stop_gradient",
@@ -97,6 +105,7 @@ _FLAX = Library(
     "flax.nnx:Conv.__call__",
     "cbam_flax.layers:BatchNorm.__call__",
     "cbam_flax.layers:update",
+    OPTAX,
 )
 _LINEN = Library(
     "jax.lax:stop_gradient",
@@ -104,6 +113,7 @@ _LINEN = Library(
     "flax.linen:Conv.__call__",
     "cbam_flax.linen.layers:BatchNorm.__call__",
     "cbam_flax.layers:update",
+    OPTAX,
 )
 
 

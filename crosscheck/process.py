@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import safetensors
-
+from crosscheck import exchange
 from crosscheck.frameworks import Framework
 
 
@@ -77,9 +75,7 @@ class Process:
 
     def _read(self, job: str) -> tuple[dict, dict]:
         path = self.folder / self.framework.name / job
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = json.loads(file.metadata()["facts"])
+        arrays, facts = exchange.read(path)
         path.unlink()
         return arrays, facts
 

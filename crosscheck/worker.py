@@ -10,18 +10,18 @@ imported first, and Keras has one backend in each.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from cbam_core import Architecture, CBAMSpec
+from cbam_core.pullbacks import named, under
+from crosscheck import exchange
 from crosscheck.faults import Fault, Target, planted
 from crosscheck.frameworks import FRAMEWORKS, Framework
 from crosscheck.training.faults import ALL_FAULTS
@@ -49,32 +49,22 @@ class Job:
     fault: str = ""
 
     def write(self, folder: Path) -> None:
-        arrays = {f"weights/{name}": array for name, array in self.weights.items()}
-        arrays |= {"x": self.x, "cotangent": self.cotangent}
-        facts = {"dtype": self.dtype, "training": self.training, "fault": self.fault}
-        described = {type(self.described).__name__: self.described.to_dict()}
-        metadata = {
-            "kind": "pass",
-            "described": json.dumps(described),
-            "facts": json.dumps(facts),
+        arrays = {**named("weights", self.weights), "x": self.x, "cotangent": self.cotangent}
+        facts = {
+            "described": {type(self.described).__name__: self.described.to_dict()},
+            "dtype": self.dtype,
+            "training": self.training,
+            "fault": self.fault,
         }
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        safetensors.numpy.save_file(contiguous, folder / self.name, metadata)
+        exchange.write(folder / self.name, arrays, facts)
 
     @classmethod
-    def read(cls, path: Path) -> Job:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-        weights = {
-            name.removeprefix("weights/"): array
-            for name, array in arrays.items()
-            if name.startswith("weights/")
-        }
-        ((kind, fields),) = json.loads(metadata["described"]).items()
+    def of(cls, name: str, arrays: exchange.Arrays, facts: dict[str, Any]) -> Job:
+        """The job of a file with these arrays and facts."""
+        ((kind, fields),) = facts["described"].items()
         described = _KINDS[kind].from_dict(fields)
-        facts = json.loads(metadata["facts"])
-        return cls(path.name, described, arrays["x"], arrays["cotangent"], weights, **facts)
+        arguments = (described, arrays["x"], arrays["cotangent"], under("weights", arrays))
+        return cls(name, *arguments, facts["dtype"], facts["training"], facts["fault"])
 
     def run(
         self, framework: Framework, device: str, fault: Fault | None
@@ -102,9 +92,9 @@ _KINDS: dict[str, type[CBAMSpec | Architecture]] = {
 
 
 def read(path: Path) -> Job | TrainingJob:
-    with safetensors.safe_open(path, framework="numpy") as file:
-        kind = file.metadata()["kind"]
-    return TrainingJob.read(path) if kind == "training" else Job.read(path)
+    arrays, facts = exchange.read(path)
+    kind = TrainingJob if "recipe" in facts else Job
+    return kind.of(path.name, arrays, facts)
 
 
 def run(
@@ -133,8 +123,7 @@ def main(name: str, folder: Path, device: str) -> None:
         return
     for job in sys.stdin.read().split():
         arrays, facts = run(read(folder / "jobs" / job), framework, device)
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        safetensors.numpy.save_file(contiguous, results / job, {"facts": json.dumps(facts)})
+        exchange.write(results / job, arrays, facts)
         print("job", job, file=protocol, flush=True)
 
 

@@ -82,7 +82,12 @@ class Trainer:
         return to_state(self.network, self.variables, self.slots, self.recipe, self.count)
 
     def load(self, state: TrainingState) -> None:
-        """Go on from another state of this architecture and recipe."""
+        """Go on from another state of this architecture and recipe.
+
+        Raises:
+            ValueError: it is not one of them, or not whole; nothing has been loaded.
+        """
+        state.check_recipe(self.recipe)
         with jax.default_device(self.device):
             self.variables, self.slots = load_state(self.network, self.optimizer, state)
         self.count = state.step

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+from cbam_core.slots import Convention
 from crosscheck.frameworks import Framework
 
 # A module, a class or a dictionary, and the name in it of what is replaced.
@@ -27,7 +28,8 @@ class Target:
     """The package into which a fault is planted: three of its modules, and what the registry tells.
 
     Attributes:
-        convolution, norm, update, stop_gradient, as_tensor: see `frameworks.Library`.
+        package: its name.
+        convolution, norm, update, stop_gradient, as_tensor, convention: see `frameworks.Library`.
     """
 
     ops: ModuleType
@@ -38,6 +40,8 @@ class Target:
     update: Place
     stop_gradient: Callable[[Any], Any]
     as_tensor: Callable[[Any], Any]
+    package: str
+    convention: Convention
 
     @classmethod
     def of(cls, framework: Framework) -> Target:
@@ -52,6 +56,8 @@ class Target:
             update=_place(library.update),
             stop_gradient=_found(*_place(library.stop_gradient)),
             as_tensor=_found(*_place(library.as_tensor)),
+            package=framework.package,
+            convention=library.convention,
         )
 
 
@@ -119,7 +125,7 @@ def planted(fault: Fault | None, target: Target) -> Iterator[None]:
 
 def _forget_compiled(target: Target) -> None:
     """Clear what jax.jit keeps by a function of a module, which a patch leaves the same."""
-    train = sys.modules.get(target.evaluate.__name__.replace("evaluate", "train"))
+    train = sys.modules.get(f"{target.package}.train")
     functions = [*vars(target.evaluate).values(), *(vars(train).values() if train else ())]
     for function in functions:
         function = getattr(function, "jitted_fn", function)  # nnx.jit's

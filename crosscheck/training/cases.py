@@ -62,11 +62,6 @@ class TrainingCase:
         batches = list(self.data.batches(last, first=first))
         return np.stack([x for x, _ in batches]), np.stack([target for _, target in batches])
 
-    @functools.cache  # noqa: B019  There are a handful of cases, each for the whole process.
-    def expected(self, steps: int) -> reference.Run:
-        """The reference's run of this many steps."""
-        return reference.run(self.start, self.data.batches(steps))
-
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -84,7 +79,7 @@ class TrainingPlan:
 
     def expected(self) -> dict[str, Any]:
         """The reference's arrays, as `quantities` names them."""
-        run = self.case.expected(self.steps)
+        run = expected_run(self.case, self.steps)
         return quantities(run.losses, run.gradients, run.state)
 
     @property
@@ -93,6 +88,12 @@ class TrainingPlan:
         if self.dtype == "float32":
             return FLOAT32_LIMITS
         return dict.fromkeys(KINDS, LIMITS[self.case.start.recipe.optimizer])
+
+
+@functools.cache
+def expected_run(case: TrainingCase, steps: int) -> reference.Run:
+    """The reference's run of this many steps."""
+    return reference.run(case.start, case.data.batches(steps))
 
 
 def training_cases() -> list[TrainingCase]:

@@ -20,7 +20,6 @@ from crosscheck.faults.norm import kept_biased
 from crosscheck.faults.places import function, pool, update
 from crosscheck.training import reference
 from crosscheck.training.cases import TrainingCase, TrainingPlan
-from crosscheck.training.moving import CONVENTIONS
 
 # After so many steps a fault has to show.
 STEPS = 4
@@ -30,11 +29,7 @@ Slots = dict[str, Array]
 
 def training_step(target: Target) -> Place:
     """The step of the package's trainer: (trainer, x, target)."""
-    return importlib.import_module(f"{_package(target)}.train").Trainer, "step"
-
-
-def _package(target: Target) -> str:
-    return target.evaluate.__name__.rpartition(".")[0]
+    return importlib.import_module(f"{target.package}.train").Trainer, "step"
 
 
 def optimizer(
@@ -43,7 +38,7 @@ def optimizer(
     """The framework's step, of which the optimizer's part is done anew, and wrongly."""
 
     def faulty(target: Target, right: Any, trainer: Any, x: Array, wanted: Array) -> float:
-        convention = CONVENTIONS[_package(target)]
+        convention = target.convention
         before = convention.to_canonical(trainer.state())
         loss = right(trainer, x, wanted)
         after = convention.to_canonical(trainer.state())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from cbam_core import Architecture, Recipe, TrainingState
 from cbam_core.costs import is_statistic
+from cbam_core.pullbacks import named, under
+from crosscheck import exchange
 from crosscheck.faults import Fault, Target, planted
 from crosscheck.frameworks import Framework
-from crosscheck.training.moving import CONVENTIONS
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class TrainingJob:
 
     def write(self, folder: Path) -> None:
         state = self.state
-        arrays = {f"weights/{name}": array for name, array in state.weights.items()}
-        arrays |= {f"slots/{name}": array for name, array in state.slots.items()}
+        arrays = {**named("weights", state.weights), **named("slots", state.slots)}
         arrays |= {"pictures": self.pictures, "targets": self.targets}
         facts = {
             "architecture": state.architecture.to_dict(),
@@ -50,35 +48,27 @@ class TrainingJob:
             "dtype": self.dtype,
             "fault": self.fault,
         }
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        metadata = {"kind": "training", "facts": json.dumps(facts)}
-        safetensors.numpy.save_file(contiguous, folder / self.name, metadata)
+        exchange.write(folder / self.name, arrays, facts)
 
     @classmethod
-    def read(cls, path: Path) -> TrainingJob:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = json.loads(file.metadata()["facts"])
-
-        def under(folder: str) -> dict[str, np.ndarray]:
-            return {n.removeprefix(folder): a for n, a in arrays.items() if n.startswith(folder)}
-
+    def of(cls, name: str, arrays: exchange.Arrays, facts: dict[str, Any]) -> TrainingJob:
+        """The job of a file with these arrays and facts."""
         state = TrainingState(
             Architecture.from_dict(facts["architecture"]),
             Recipe.from_dict(facts["recipe"]),
-            under("weights/"),
-            under("slots/"),
+            under("weights", arrays),
+            under("slots", arrays),
             facts["step"],
         )
         batches = arrays["pictures"], arrays["targets"]
-        return cls(path.name, state, *batches, facts["dtype"], facts["fault"])
+        return cls(name, state, *batches, facts["dtype"], facts["fault"])
 
     def run(
         self, framework: Framework, device: str, fault: Fault | None
     ) -> tuple[dict[str, np.ndarray], str]:
         """What the steps gave, under the names of `quantities`, and the dtype of the weights."""
         train = importlib.import_module(f"{framework.package}.train")
-        convention = CONVENTIONS[framework.package]
+        convention = framework.library.convention
         options = {"dtype": self.dtype, "device": device, "compiled": framework.compiled}
         with planted(fault, Target.of(framework)):
             trainer = train.Trainer(convention.from_canonical(self.state), **options)

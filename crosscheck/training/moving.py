@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from cbam_core import TrainingState
-from cbam_core.slots import KERAS, OPTAX, TORCH, Convention
+from cbam_core.slots import Convention
 from crosscheck.frameworks import FRAMEWORKS
-
-CONVENTIONS = {
-    "cbam_torch": TORCH,
-    "cbam_tf": KERAS,
-    "cbam_keras": KERAS,
-    "cbam_flax": OPTAX,
-    "cbam_flax.linen": OPTAX,
-}
 
 
 def port(state: TrainingState, src: str, dst: str) -> TrainingState:
@@ -55,4 +47,4 @@ def convention(argument: str, framework: str) -> Convention:
     if framework not in FRAMEWORKS:
         names = ", ".join(FRAMEWORKS)
         raise ValueError(f"{argument}={framework!r} is unknown; choose from {names}")
-    return CONVENTIONS[FRAMEWORKS[framework].package]
+    return FRAMEWORKS[framework].library.convention

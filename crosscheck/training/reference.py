@@ -36,7 +36,6 @@ class Run:
 def run(
     state: TrainingState,
     batches: Iterable[tuple[Array, Array]],
-    on_step: Callable[[], None] = lambda: None,
 ) -> Run:
     """Continue from `state` by one step for each of `batches`, pictures and targets.
 
@@ -60,7 +59,6 @@ def run(
         losses.append(loss)
         updated, slots = advance(recipe, number, weights, gradients, slots)
         weights |= {**updated, **step.statistics}
-        on_step()
     reached = state.step + len(losses)
     after = TrainingState(architecture, recipe, weights, slots, reached)
     return Run(np.array(losses), gradients, after)

@@ -42,8 +42,8 @@ class _Block:
 def test_a_fault_stands_in_one_place_and_only_while_it_is_planted(where):
     ops, forgotten = SimpleNamespace(POOLS={"max": max}, max=max), []
     step = SimpleNamespace(clear_cache=lambda: forgotten.append("step"))
-    modules = (ops, SimpleNamespace(CBAM=_Block), SimpleNamespace(step=step, __name__="evaluate"))
-    target: Any = Target(*modules, *[None] * 5)
+    modules = (ops, SimpleNamespace(CBAM=_Block), SimpleNamespace(step=step))
+    target: Any = Target(*modules, *[None] * 7)
 
     def answers():
         return [code([1, 2]) for code in (ops.POOLS["max"], ops.max, _Block().refine)]

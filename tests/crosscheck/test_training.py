@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cbam_core import Recipe, TrainingState, initial_network, reference_network
+from crosscheck import worker
 from crosscheck.check import check
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS
@@ -16,6 +17,7 @@ from crosscheck.training.cases import (
     DIGITS,
     FLOAT32_RUN,
     TrainingPlan,
+    expected_run,
     plan_training,
     select_training,
     training_cases,
@@ -105,10 +107,10 @@ def test_the_optimizers_are_their_equations(recipe, expected):
 
 def test_a_job_comes_back_from_its_file(tmp_path):
     case = CASES["digits-nesterov-cosine"]
-    after = case.expected(2).state
+    after = expected_run(case, 2).state
     job = TrainingJob("job", after, *case.batches(2, 4), "float64", "epsilon-hat")
     job.write(tmp_path)
-    read = TrainingJob.read(tmp_path / "job")
+    read = worker.read(tmp_path / "job")
     assert (read.state.recipe, read.state.architecture) == (after.recipe, after.architecture)
     assert (read.state.step, read.dtype, read.fault) == (2, "float64", "epsilon-hat")
     assert all(np.array_equal(read.state.slots[n], slot) for n, slot in after.slots.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from cbam_core import Architecture, Recipe, TrainingState
 from crosscheck.training import reference
 from crosscheck.training.job import quantities
-from crosscheck.training.moving import CONVENTIONS
 from tests import networks
 from tests.compare import assert_equal
 
@@ -36,15 +34,9 @@ RECIPES = {
 
 
 @pytest.fixture
-def package(framework):
-    return framework.package.__name__
-
-
-@pytest.fixture
-def trainer_of(package):
+def trainer_of(framework):
     """The package's trainer, in float64, of a state with the reference's slots."""
-    trainer = importlib.import_module(f"{package}.train").Trainer
-    convention = CONVENTIONS[package]
+    trainer, convention = framework.train.Trainer, framework.CONVENTION
     return lambda state, dtype="float64": trainer(convention.from_canonical(state), dtype=dtype)
 
 
@@ -61,41 +53,59 @@ def batches(recipe, first, last):
     return list(zip(pictures, targets, strict=True))[first:]
 
 
-def state_of(package, trainer):
-    return CONVENTIONS[package].to_canonical(trainer.state())
+def state_of(framework, trainer):
+    return framework.CONVENTION.to_canonical(trainer.state())
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_three_steps_equal_the_reference(package, trainer_of, name):
+def test_three_steps_equal_the_reference(framework, trainer_of, name):
     recipe = RECIPES[name]
     expected = reference.run(start(recipe), batches(recipe, 0, 3))
     trainer = trainer_of(start(recipe))
     losses = np.array([trainer.step(x, target) for x, target in batches(recipe, 0, 3)])
-    state = state_of(package, trainer)
+    state = state_of(framework, trainer)
     assert (state.step, state.recipe, state.architecture) == (3, recipe, SMALL)
     found = quantities(losses, trainer.gradients(), state)
     assert_equal(found, quantities(expected.losses, expected.gradients, expected.state), 1e-10)
 
 
 @pytest.mark.parametrize("name", ["nesterov", "adamw"])
-def test_a_run_goes_on_where_another_stood(package, trainer_of, name):
+def test_a_run_goes_on_where_another_stood(framework, trainer_of, name):
     recipe = RECIPES[name]
     stood = reference.run(start(recipe), batches(recipe, 0, 2)).state
     expected = reference.run(stood, batches(recipe, 2, 4))
     trainer = trainer_of(start(recipe))
     trainer.step(*batches(recipe, 0, 1)[0])
-    trainer.load(CONVENTIONS[package].from_canonical(stood))
+    trainer.load(framework.CONVENTION.from_canonical(stood))
     losses = np.array([trainer.step(x, target) for x, target in batches(recipe, 2, 4)])
-    found = quantities(losses, trainer.gradients(), state_of(package, trainer))
+    found = quantities(losses, trainer.gradients(), state_of(framework, trainer))
     assert_equal(found, quantities(expected.losses, expected.gradients, expected.state), 1e-10)
 
 
-def test_a_state_without_its_slots_is_refused(package, trainer_of):
+def test_a_state_without_its_slots_is_refused(framework, trainer_of):
     state = dataclasses.replace(start(RECIPES["adamw"]), step=2)
-    kinds = ", ".join(CONVENTIONS[package].kinds(state.recipe))
-    trainer = importlib.import_module(f"{package}.train").Trainer
+    kinds = ", ".join(framework.CONVENTION.kinds(state.recipe))
+    trainer = framework.train.Trainer
     with pytest.raises(ValueError, match=re.escape(f"step=2 of 'adamw', expected {kinds}")):
         trainer(state, dtype="float64")
+
+
+def test_a_state_of_another_run_is_refused_whole(framework, trainer_of):
+    trainer = trainer_of(start(RECIPES["plain"]))
+    before = trainer.state()
+    zeros = {name: np.zeros_like(array) for name, array in before.weights.items()}
+    other = dataclasses.replace(SMALL, num_classes=4)
+    for changed, message in (
+        ({"recipe": RECIPES["adamw"]}, "is not that of the run, Recipe(optimizer='sgd'"),
+        (
+            {"architecture": other},
+            "misshaped: head.linear.kernel has shape (4, 3), expected (4, 4)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            trainer.load(dataclasses.replace(before, weights=zeros, **changed))
+    after = trainer.state().weights
+    assert all(after[name].tobytes() == array.tobytes() for name, array in before.weights.items())
 
 
 def test_it_says_in_evaluation_what_the_reference_says(trainer_of):
@@ -105,7 +115,7 @@ def test_it_says_in_evaluation_what_the_reference_says(trainer_of):
     assert_equal({"": trainer.logits(x)}, {"": expected}, 1e-12)
 
 
-def test_parameters_and_slots_keep_their_dtype(package, trainer_of):
+def test_parameters_and_slots_keep_their_dtype(framework, trainer_of):
     trainer = trainer_of(start(RECIPES["adamw"]), "float32")
     trainer.step(*batches(RECIPES["adamw"], 0, 1)[0])
     state = trainer.state()
