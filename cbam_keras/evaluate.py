@@ -59,7 +59,7 @@ def evaluate(
         dtype that the output had.
     """
     prepare(device)
-    with keras.device(f"{device}:0"):
+    with keras.device(device):
         block = CBAM.from_spec(spec, data_format="channels_last", dtype=dtype)
         load_canonical(block, weights)
         return differentiate(block, x, cotangent, training=training, compiled=compiled)
@@ -84,7 +84,7 @@ def evaluate_network(
             frameworks draw alike.
     """
     prepare(device)
-    with keras.device(f"{device}:0"):
+    with keras.device(device):
         network = Backbone(architecture, data_format="channels_last", dtype=dtype)
         if architecture.head == "dual_pooling":
             network.head.dropout.rate = 0.0
