@@ -86,18 +86,23 @@ class ChannelAttention(nn.Module):
         """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(F.relu(self.reduce(v)))
 
-    def gate(self, x: Tensor) -> Tensor:
-        """Mc (N, C, 1..) of x (N, C, *S), in at least float32."""
+    def gate(self, x: Tensor, spatial: Tensor | None = None) -> Tensor:
+        """Mc (N, C, 1..) of x (N, C, *S), or of Ms * x, in at least float32."""
+        return self.attend(x, spatial)[1]
+
+    def attend(self, x: Tensor, spatial: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x, handed on as the primitives do, and Mc."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=1)
-        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
         descriptors = torch.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = descriptors.mean(0, keepdim=True)
         logits = self.mlp(descriptors).sum(0)
-        return ops.GATES[self.spec.gate](logits)[(..., *[None] * self.spec.rank)]
+        return x, ops.GATES[self.spec.gate](logits)[(..., *[None] * self.spec.rank)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.gate(x) * x).to(x.dtype)
+        x, channel = self.attend(x)
+        return ops.scale(x, channel)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.arguments('order')})"
@@ -175,25 +180,31 @@ class SpatialAttention(nn.Module):
         """The spatial gate of `spec`; `options` are device, dtype and synchronized."""
         return cls(**spec.spatial_arguments(), **options)
 
-    def descriptor(self, x: Tensor) -> Tensor:
-        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, 1 or 2, *S)."""
+    def descriptor(self, x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, 1 or 2, *S)."""
         if self.spec.spatial_descriptor == "conv":
-            return self.squeeze(x)
-        maps = torch.cat(ops.pool_channels(x), dim=1)
-        return maps.mean(1, keepdim=True) if self.spec.pooling == "light" else maps
+            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
+        x, pooled = ops.pool_channels(x, channel)
+        maps = torch.cat(pooled, dim=1)
+        return x, maps.mean(1, keepdim=True) if self.spec.pooling == "light" else maps
 
-    def gate(self, x: Tensor) -> Tensor:
-        """Ms (N, 1, *S) of x (N, C, *S), in at least float32."""
+    def gate(self, x: Tensor, channel: Tensor | None = None) -> Tensor:
+        """Ms (N, 1, *S) of x (N, C, *S), or of Mc * x, in at least float32."""
+        return self.attend(x, channel)[1]
+
+    def attend(self, x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x, handed on as the primitives do, and Ms."""
         # A norm may be frozen alone, and one that is synchronised counts other devices' positions.
         batch_statistics = (
             isinstance(self.norm, BatchNorm) and self.norm.training and not self.norm.synchronized
         )
         check_input(self.spec, x.shape, x.dtype, channel_axis=1, batch_statistics=batch_statistics)
-        logits = self.norm(self.conv(self.descriptor(ops.at_least_float32(x))))
-        return ops.GATES[self.spec.gate](logits)
+        x, descriptor = self.descriptor(x, channel)
+        return x, ops.GATES[self.spec.gate](self.norm(self.conv(descriptor)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.gate(x) * x).to(x.dtype)
+        x, spatial = self.attend(x)
+        return ops.scale(x, spatial=spatial)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.arguments('order')})"
@@ -277,24 +288,28 @@ class CBAM(nn.Module):
         """The block of `spec`; `options` are device, dtype and synchronized."""
         return cls(**spec.to_dict(), **options)
 
-    def refine(self, x: Tensor) -> Tensor:
-        """Both gates in the order of the spec, without the residual."""
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """x handed on, Mc and Ms in the order of the spec; None for a gate that it lacks."""
+        channel = spatial = None
         match self.spec.order:
             case "channel_spatial":
-                return self.spatial(self.channel(x))
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, channel)
             case "spatial_channel":
-                return self.channel(self.spatial(x))
+                x, spatial = self.spatial.attend(x)
+                x, channel = self.channel.attend(x, spatial)
             case "parallel":
-                return self.channel.gate(x) * self.spatial.gate(x) * x
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x)
             case "channel":
-                return self.channel(x)
+                x, channel = self.channel.attend(x)
             case _:
-                return self.spatial(x)
+                x, spatial = self.spatial.attend(x)
+        return x, channel, spatial
 
     def forward(self, x: Tensor) -> Tensor:
-        # One rounding to a half precision at the end, none between the gates.
-        y = self.refine(ops.at_least_float32(x))
-        return (x + y if self.spec.residual else y).to(x.dtype)
+        x, channel, spatial = self.gates(x)
+        return ops.scale(x, channel, spatial, residual=self.spec.residual)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.arguments()})"

@@ -14,15 +14,39 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def pool_space(x: Tensor, pools: Sequence[str]) -> list[Tensor]:
-    """x (N, C, *S) -> one descriptor (N, C) for each name in `pools`."""
+def pool_space(
+    x: Tensor, pools: Sequence[str], spatial: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """x (N, C, *S) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
+
+    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    """
+    refined = _refined(x, spatial)
     space = tuple(range(2, x.ndim))
-    return [POOLS[pool](x, space).flatten(1) for pool in pools]
+    return x, [POOLS[pool](refined, space).flatten(1) for pool in pools]
 
 
-def pool_channels(x: Tensor) -> list[Tensor]:
-    """x (N, C, *S) -> [avg, max], each (N, 1, *S)."""
-    return [avg(x, (1,)), max(x, (1,))]
+def pool_channels(x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    """x (N, C, *S) -> x, and of Mc * x the maps [avg, max], each (N, 1, *S)."""
+    refined = _refined(x, channel)
+    return x, [avg(refined, (1,)), max(refined, (1,))]
+
+
+def scale(
+    x: Tensor,
+    channel: Tensor | None = None,
+    spatial: Tensor | None = None,
+    *,
+    residual: bool = False,
+) -> Tensor:
+    """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, C, *S)."""
+    refined = _refined(_refined(x, channel), spatial)
+    return (x + refined if residual else refined).to(x.dtype)
+
+
+def _refined(x: Tensor, gate: Tensor | None) -> Tensor:
+    x = at_least_float32(x)
+    return x if gate is None else gate * x
 
 
 def avg(x: Tensor, axes: tuple[int, ...]) -> Tensor:

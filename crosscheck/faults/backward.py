@@ -23,6 +23,12 @@ def _cut_off(target: Target, right: Any, *arguments: Any, **options: Any) -> Any
     return target.stop_gradient(right(*arguments, **options))
 
 
+def _cut_off_beside(target: Target, right: Any, *arguments: Any, **options: Any) -> Any:
+    """Of a function that hands x on: what it returns with x."""
+    x, found = right(*arguments, **options)
+    return x, target.stop_gradient(found)
+
+
 BACKWARD = [
     Fault(
         "winner-takes-all-over-space",
@@ -42,22 +48,22 @@ BACKWARD = [
         "channel-gate-without-gradient",
         "the channel gate is cut off",
         "paper-relu",
-        method("ChannelAttention", "gate"),
-        _cut_off,
+        method("ChannelAttention", "attend"),
+        _cut_off_beside,
     ),
     Fault(
         "spatial-gate-without-gradient",
         "the spatial gate is cut off",
         "paper-relu",
-        method("SpatialAttention", "gate"),
-        _cut_off,
+        method("SpatialAttention", "attend"),
+        _cut_off_beside,
     ),
     Fault(
         "descriptors-without-gradient",
         "weights learn, but x gets no gradient through the gate",
         "paper-relu",
         method("SpatialAttention", "descriptor"),
-        _cut_off,
+        _cut_off_beside,
     ),
     Fault(
         "maximum-without-gradient",

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from crosscheck.faults.fault import Fault, Target
-from crosscheck.faults.places import gate, gate_method, method
+from crosscheck.faults.fault import Fault
+from crosscheck.faults.places import function, gate, method
 
-# Its arguments are x and, in some packages, the mode.
-_REFINE = method("CBAM", "refine")
+# Each: (self, x, and the mode where that is an argument) -> x, Mc and Ms.
+_GATES = method("CBAM", "gates")
 
 
-def _parallel(target: Target, right: Any, self: Any, x: Any, *mode: Any, **options: Any) -> Any:
-    spatial_gate = getattr(self.spatial, gate_method(self.spatial))
-    return spatial_gate(x, *mode, **options) * self.channel(x)
+def _spatial_first(target: Any, right: Any, self: Any, x: Any, *mode: Any, **options: Any) -> Any:
+    x, spatial = self.spatial.attend(x, None, *mode, **options)
+    x, channel = self.channel.attend(x, spatial)
+    return x, channel, spatial
+
+
+def _parallel(target: Any, right: Any, self: Any, x: Any, *mode: Any, **options: Any) -> Any:
+    x, channel = self.channel.attend(x)
+    x, spatial = self.spatial.attend(x, None, *mode, **options)
+    return x, channel, spatial
 
 
 GATES = [
@@ -21,41 +28,44 @@ GATES = [
         "gates-in-the-wrong-order",
         "spatial before channel",
         "paper-relu",
-        _REFINE,
-        lambda target, right, self, x, *mode, **options: self.channel(
-            self.spatial(x, *mode, **options)
-        ),
+        _GATES,
+        _spatial_first,
     ),
-    Fault(
-        "gates-in-parallel", "the spatial gate reads x, not x'", "paper-relu", _REFINE, _parallel
-    ),
+    Fault("gates-in-parallel", "the spatial gate reads x, not x'", "paper-relu", _GATES, _parallel),
     Fault(
         "no-spatial-gate",
         "the channel gate alone",
         "paper-relu",
-        _REFINE,
-        lambda target, right, self, x, *mode, **options: self.channel(x),
+        _GATES,
+        lambda target, right, self, x, *mode, **options: (*self.channel.attend(x), None),
     ),
     Fault(
         "no-channel-gate",
         "the spatial gate alone",
         "paper-relu",
-        _REFINE,
-        lambda target, right, self, x, *mode, **options: self.spatial(x, *mode, **options),
+        _GATES,
+        lambda target, right, self, x, *mode, **options: (
+            x,
+            None,
+            self.spatial.attend(x, None, *mode, **options)[1],
+        ),
     ),
     Fault(
         "added-residual",
         "the input added once more",
         "paper-relu",
-        _REFINE,
-        lambda target, right, self, x, *mode, **options: x + right(self, x, *mode, **options),
+        function("scale"),
+        lambda target, right, x, *gates, **options: x + right(x, *gates, **options),
     ),
     Fault(
         "gate-never-applied",
         "the gate is computed and dropped",
         "paper-relu",
-        method("SpatialAttention", "gate"),
-        lambda target, right, self, x, **options: right(self, x, **options) * 0 + 1,
+        method("SpatialAttention", "attend"),
+        lambda target, right, self, x, *others, **options: (
+            x,
+            right(self, x, *others, **options)[1] * 0 + 1,
+        ),
     ),
     Fault(
         "other-hard-sigmoid",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from crosscheck.faults.fault import Place, Target
 
@@ -27,17 +26,7 @@ def function(name: str) -> Where:
 
 def method(cls: str, name: str) -> Where:
     """A method of a block or a gate."""
-
-    def where(target: Target) -> Place:
-        owner = getattr(target.attention, cls)
-        return owner, gate_method(owner) if name == "gate" else name
-
-    return where
-
-
-def gate_method(owner: Any) -> str:
-    """A linen module has its arguments as fields, so its method has another name than they."""
-    return "gate_of" if hasattr(owner, "gate_of") else "gate"
+    return lambda target: (getattr(target.attention, cls), name)
 
 
 def convolution(target: Target) -> Place:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from crosscheck.faults.fault import Fault
+from crosscheck.faults.fault import Fault, Target
 from crosscheck.faults.places import function, pool
 
 
@@ -17,34 +18,44 @@ def _count(x: Any, axes: Any) -> int:
     return count
 
 
+def _made_of(make: Callable[[list[Any]], list[Any]]) -> Callable[..., Any]:
+    """Other descriptors, made of the right ones, beside x, which the primitives hand on."""
+
+    def faulty(target: Target, right: Any, *arguments: Any, **options: Any) -> Any:
+        x, descriptors = right(*arguments, **options)
+        return x, make(descriptors)
+
+    return faulty
+
+
 POOLING = [
     Fault(
         "average-pool-only",
         "no maximum in the channel gate",
         "paper-relu",
         function("pool_space"),
-        lambda target, right, x, pools: right(x, ("avg",)),
+        lambda target, right, x, pools, *others: right(x, ("avg",), *others),
     ),
     Fault(
         "pooled-before-the-mlp",
         "MLP(avg + max) for MLP(avg) + MLP(max)",
         "official-odd",
         function("pool_space"),
-        lambda target, right, x, pools: [sum(right(x, pools))],
+        _made_of(lambda pooled: [sum(pooled)]),
     ),
     Fault(
         "swapped-descriptors",
         "[max, avg] for [avg, max]",
         "paper-relu",
         function("pool_channels"),
-        lambda target, right, x: right(x)[::-1],
+        _made_of(lambda maps: maps[::-1]),
     ),
     Fault(
         "averaged-maps",
         "both maps averaged before the convolution",
         "paper-relu",
         function("pool_channels"),
-        lambda target, right, x: [sum(right(x)) / 2] * 2,
+        _made_of(lambda maps: [sum(maps) / 2] * 2),
     ),
     Fault(
         "mean-for-max-over-space",
