@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cbam_torch import native
+
+# The pools for which there are kernels.
+AVG_MAX = ("avg", "max")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -14,22 +20,63 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def path(x: Tensor, *gates: Tensor | None, kernels: bool = True) -> str:
+    """What the primitives run on for x, (N, C, *S): "native" kernels, or their "composition".
+
+    The kernels know float32, float64 and bfloat16 on a CPU, in memory where channels come first or
+    last. Plain operations run where `kernels` is False or the environment variable CBAM_KERNELS is
+    "off", for export and tracing, under functorch's transforms, in forward mode, and for subclasses
+    of Tensor.
+
+    Example:
+        >>> import torch
+        >>> from cbam_torch import ops
+        >>> ops.path(torch.ones(2, 8, 7, 7), kernels=False)
+        'composition'
+    """
+    if kernels and _is_on() and not _is_watched(x) and native.fits(x, *gates):
+        return "native"
+    return "composition"
+
+
+@torch.compiler.assume_constant_result
+def _is_on() -> bool:
+    return os.environ.get("CBAM_KERNELS", "on") != "off"
+
+
+def _is_watched(x: Tensor) -> bool:
+    """Whether something beside autograd and torch.compile looks on, which a kernel would escape."""
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return (
+        type(x) not in (Tensor, torch.nn.Parameter)
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 def pool_space(
-    x: Tensor, pools: Sequence[str], spatial: Tensor | None = None
+    x: Tensor, pools: Sequence[str], spatial: Tensor | None = None, *, kernels: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
     """x (N, C, *S) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
 
-    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    x is handed on to the next primitive, so that the gradients of all three meet in one map.
     """
-    refined = _refined(x, spatial)
-    space = tuple(range(2, x.ndim))
-    return x, [POOLS[pool](refined, space).flatten(1) for pool in pools]
+    if path(x, spatial, kernels=kernels) == "native" and set(pools) <= set(AVG_MAX):
+        x, found = native.pool(x, spatial, True, _descriptors)
+        return x, [found[AVG_MAX.index(pool)] for pool in pools]
+    return x, _descriptors(x, spatial, pools)
 
 
-def pool_channels(x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+def pool_channels(
+    x: Tensor, channel: Tensor | None = None, *, kernels: bool = True
+) -> tuple[Tensor, list[Tensor]]:
     """x (N, C, *S) -> x, and of Mc * x the maps [avg, max], each (N, 1, *S)."""
-    refined = _refined(x, channel)
-    return x, [avg(refined, (1,)), max(refined, (1,))]
+    if path(x, channel, kernels=kernels) == "native":
+        return native.pool(x, channel, False, _maps)
+    return x, _maps(x, channel)
 
 
 def scale(
@@ -38,8 +85,29 @@ def scale(
     spatial: Tensor | None = None,
     *,
     residual: bool = False,
+    kernels: bool = True,
 ) -> Tensor:
     """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, C, *S)."""
+    if path(x, channel, spatial, kernels=kernels) == "native":
+        return native.scale(x, channel, spatial, residual, _product)
+    return _product(x, channel, spatial, residual)
+
+
+def _descriptors(
+    x: Tensor, spatial: Tensor | None, pools: Sequence[str] = AVG_MAX
+) -> list[Tensor]:
+    refined, space = _refined(x, spatial), tuple(range(2, x.ndim))
+    return [POOLS[pool](refined, space).flatten(1) for pool in pools]
+
+
+def _maps(x: Tensor, channel: Tensor | None) -> list[Tensor]:
+    refined = _refined(x, channel)
+    return [avg(refined, (1,)), max(refined, (1,))]
+
+
+def _product(
+    x: Tensor, channel: Tensor | None, spatial: Tensor | None, residual: bool
+) -> Tensor:
     refined = _refined(_refined(x, channel), spatial)
     return (x + refined if residual else refined).to(x.dtype)
 
