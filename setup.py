@@ -13,7 +13,7 @@ from setuptools.errors import CompileError, LinkError
 
 KERNELS = "cbam_core.native.primitives"
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-# Without contraction, a fused multiply-add on one processor would round unlike two steps on another.
+# No contraction: a fused multiply-add of one processor rounds otherwise than two steps of another.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-psabi", "-g0"]
 THREADS = ["-fopenmp"]
 

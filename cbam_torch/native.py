@@ -56,7 +56,7 @@ def scale(
     residual: bool,
     composition: Composition,
 ) -> Tensor:
-    """Ms * Mc * x, plus x where `residual`; so is `composition(x, channel, spatial, residual)`."""
+    """Ms * Mc * x, plus x where `residual`; `composition(x, channel, spatial, residual)` is [y]."""
     if _has_gradient(x, channel, spatial):
         return _Scale.apply(x, channel, spatial, residual, composition)
     return _operation(_scale)(x, channel, spatial, residual)
@@ -108,8 +108,7 @@ class _Scale(torch.autograd.Function):
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
         if _is_differentiated_again():
-            y = lambda *inputs: [ctx.composition(*inputs, ctx.residual)]
-            return *_gradients(y, inputs, (d_y,)), None, None
+            return *_gradients(ctx.composition, inputs, (d_y,), ctx.residual), None, None
         found = _operation(_scale_backward)(*inputs, ctx.residual, d_y, *wanted)
         return *_made(found, wanted), None, None
 
@@ -137,27 +136,22 @@ def _is_differentiated_again() -> bool:
 
 
 def _gradients(
-    composition: Composition, inputs: Sequence[Tensor | None], upstream: Sequence[Tensor | None]
+    composition: Composition,
+    inputs: Sequence[Tensor | None],
+    upstream: Sequence[Tensor | None],
+    *options: Any,
 ) -> list[Tensor | None]:
     """The gradients of `composition`, themselves differentiable, of the inputs that need one."""
     # Of aliases, since a gate is made of x, and the gradient shall not go through it here.
     aliases = [None if one is None else one.view_as(one) for one in inputs]
-    wanted = [one is not None and one.requires_grad for one in aliases]
-    known = [
-        (y, d_y) for y, d_y in zip(composition(*aliases), upstream, strict=True) if d_y is not None
-    ]
+    outputs = composition(*aliases, *options)
+    known = [(y, d_y) for y, d_y in zip(outputs, upstream, strict=True) if d_y is not None]
+    wanted = [one for one in aliases if one is not None and one.requires_grad]
     if not known:
         return [None] * len(aliases)
-    outputs, gradients = zip(*known, strict=True)
-    found = iter(
-        torch.autograd.grad(
-            outputs,
-            [one for one, is_wanted in zip(aliases, wanted, strict=True) if is_wanted],
-            gradients,
-            create_graph=True,
-        )
-    )
-    return [next(found) if is_wanted else None for is_wanted in wanted]
+    ys, d_ys = zip(*known, strict=True)
+    found = iter(torch.autograd.grad(ys, wanted, d_ys, create_graph=True))
+    return [next(found) if one is not None and one.requires_grad else None for one in aliases]
 
 
 # ---------------------------------------------------------------------- the kernels, called on maps
@@ -266,18 +260,22 @@ def _new_gradient(of: Tensor | None, is_wanted: bool) -> Tensor:
     return torch.empty_like(of) if of is not None and is_wanted else torch.empty(0)
 
 
-# ------------------------------------------------------------- the same as operations of torch.compile
+# ---------------------------------------------------------- the same as operations of torch.compile
 
-_NAMES = {_pool: "pool", _pool_backward: "pool_backward", _scale: "scale"}
-_NAMES[_scale_backward] = "scale_backward"
-_OPERATIONS = {
+_NAMES: dict[Callable[..., Any], str] = {
+    _pool: "pool",
+    _pool_backward: "pool_backward",
+    _scale: "scale",
+    _scale_backward: "scale_backward",
+}
+_OPERATIONS: dict[Callable[..., Any], Any] = {
     function: torch.library.custom_op(f"cbam::{name}", function, mutates_args=())
     for function, name in _NAMES.items()
 }
 
 
 def _operation(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One node of a graph where there is one, and the function itself, which is faster, elsewhere."""
+    """A node of the graph while one is made; elsewhere the function itself, which is faster."""
     return _OPERATIONS[function] if torch.compiler.is_compiling() else function
 
 

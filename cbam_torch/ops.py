@@ -90,12 +90,10 @@ def scale(
     """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, C, *S)."""
     if path(x, channel, spatial, kernels=kernels) == "native":
         return native.scale(x, channel, spatial, residual, _product)
-    return _product(x, channel, spatial, residual)
+    return _product(x, channel, spatial, residual)[0]
 
 
-def _descriptors(
-    x: Tensor, spatial: Tensor | None, pools: Sequence[str] = AVG_MAX
-) -> list[Tensor]:
+def _descriptors(x: Tensor, spatial: Tensor | None, pools: Sequence[str] = AVG_MAX) -> list[Tensor]:
     refined, space = _refined(x, spatial), tuple(range(2, x.ndim))
     return [POOLS[pool](refined, space).flatten(1) for pool in pools]
 
@@ -107,9 +105,9 @@ def _maps(x: Tensor, channel: Tensor | None) -> list[Tensor]:
 
 def _product(
     x: Tensor, channel: Tensor | None, spatial: Tensor | None, residual: bool
-) -> Tensor:
+) -> list[Tensor]:
     refined = _refined(_refined(x, channel), spatial)
-    return (x + refined if residual else refined).to(x.dtype)
+    return [(x + refined if residual else refined).to(x.dtype)]
 
 
 def _refined(x: Tensor, gate: Tensor | None) -> Tensor:

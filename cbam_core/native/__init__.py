@@ -53,7 +53,7 @@ def _raise(result: int, function: object, arguments: tuple[object, ...]) -> int:
 def kernels() -> Kernels | None:
     """The kernels; None, with one warning, where there are none."""
     try:
-        return Kernels(Path(__file__).with_name(FILE))
+        return Kernels(Path(__file__).parent / FILE)
     except OSError as error:
         warnings.warn(
             f"cbam has no native kernels here and runs on plain operations ({error}); with a C++ "
