@@ -29,6 +29,8 @@ class ChannelAttention(nn.Module):
         channels, reduction, hidden, mlp_bias, channel_pools, gate, pooling, rank: see
             `cbam_core.CBAMSpec`.
         device, dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, C, *S) -> x' (N, C, *S); `gate(x)` is Mc (N, C, 1..).
@@ -60,8 +62,10 @@ class ChannelAttention(nn.Module):
         rank: int = 2,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        kernels: bool = True,
     ) -> None:
         super().__init__()
+        self.kernels = kernels
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -79,7 +83,7 @@ class ChannelAttention(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are device and dtype."""
+        """The channel gate of `spec`; `options` are device, dtype and kernels."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Tensor) -> Tensor:
@@ -93,7 +97,7 @@ class ChannelAttention(nn.Module):
     def attend(self, x: Tensor, spatial: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x, handed on as the primitives do, and Mc."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=1)
-        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = torch.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = descriptors.mean(0, keepdim=True)
@@ -102,10 +106,10 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, channel = self.attend(x)
-        return ops.scale(x, channel)
+        return ops.scale(x, channel, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _repr(self, "order")
 
 
 class SpatialAttention(nn.Module):
@@ -116,6 +120,8 @@ class SpatialAttention(nn.Module):
             norm_eps, norm_momentum, rank: see `cbam_core.CBAMSpec`.
         device, dtype: of the parameters; a norm's stay at least float32.
         synchronized: whether a norm takes its statistics over all processes of torch.distributed.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, C, *S) -> y (N, C, *S); `gate(x)` is Ms (N, 1, *S).
@@ -148,8 +154,10 @@ class SpatialAttention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         synchronized: bool = False,
+        kernels: bool = True,
     ) -> None:
         super().__init__()
+        self.kernels = kernels
         self.spec = spec = CBAMSpec(
             channels,
             kernel_size=kernel_size,
@@ -177,14 +185,15 @@ class SpatialAttention(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are device, dtype and synchronized."""
+        """The spatial gate of `spec`; `options` are device, dtype, synchronized, kernels."""
         return cls(**spec.spatial_arguments(), **options)
 
     def descriptor(self, x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, 1 or 2, *S)."""
         if self.spec.spatial_descriptor == "conv":
-            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
-        x, pooled = ops.pool_channels(x, channel)
+            wide = ops.at_least_float32(x)
+            return x, self.squeeze(ops.scale(wide, channel, kernels=self.kernels))
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
         maps = torch.cat(pooled, dim=1)
         return x, maps.mean(1, keepdim=True) if self.spec.pooling == "light" else maps
 
@@ -204,10 +213,10 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, spatial = self.attend(x)
-        return ops.scale(x, spatial=spatial)
+        return ops.scale(x, spatial=spatial, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _repr(self, "order")
 
 
 class CBAM(nn.Module):
@@ -217,6 +226,8 @@ class CBAM(nn.Module):
         channels, reduction, ...: see `cbam_core.CBAMSpec`; the defaults are the paper's equations.
         device, dtype: of the parameters; a norm's stay at least float32.
         synchronized: whether a norm takes its statistics over all processes of torch.distributed.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, C, *S) -> y (N, C, *S).
@@ -257,8 +268,10 @@ class CBAM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         synchronized: bool = False,
+        kernels: bool = True,
     ) -> None:
         super().__init__()
+        self.kernels = kernels
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -277,7 +290,7 @@ class CBAM(nn.Module):
             norm_momentum=norm_momentum,
             rank=rank,
         )
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "kernels": kernels}
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, **options)
         if spec.has_spatial_gate:
@@ -285,7 +298,7 @@ class CBAM(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are device, dtype and synchronized."""
+        """The block of `spec`; `options` are device, dtype, synchronized, kernels."""
         return cls(**spec.to_dict(), **options)
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -309,10 +322,11 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, channel, spatial = self.gates(x)
-        return ops.scale(x, channel, spatial, residual=self.spec.residual)
+        residual = self.spec.residual
+        return ops.scale(x, channel, spatial, residual=residual, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments()})"
+        return _repr(self)
 
 
 class SqueezeExcitation(ChannelAttention):
@@ -323,6 +337,8 @@ class SqueezeExcitation(ChannelAttention):
     Args:
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
         device, dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, C, *S) -> x' (N, C, *S); `gate(x)` is (N, C, 1..).
@@ -345,6 +361,7 @@ class SqueezeExcitation(ChannelAttention):
         rank: int = 2,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        kernels: bool = True,
     ) -> None:
         super().__init__(
             channels,
@@ -356,12 +373,18 @@ class SqueezeExcitation(ChannelAttention):
             rank=rank,
             device=device,
             dtype=dtype,
+            kernels=kernels,
         )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a squeeze-and-excitation `spec`; options: device and dtype."""
+        """The block of a squeeze-and-excitation `spec`; options: device, dtype, kernels."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"
+        return _repr(self, "order", "channel_pools")
+
+
+def _repr(module: ChannelAttention | SpatialAttention | CBAM, *fixed: str) -> str:
+    kernels = "" if module.kernels else ", kernels=False"
+    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{kernels})"

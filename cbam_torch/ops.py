@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbam_torch import native
+from cbam_core.kernels import kernels_setting
+from cbam_torch import fused
 
-# The pools for which there are kernels.
+# The pools for which there are kernels, and the numbers that a map has at least to be worth one.
 AVG_MAX = ("avg", "max")
+LEAST = 16384
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -25,8 +26,8 @@ def path(x: Tensor, *gates: Tensor | None, kernels: bool = True) -> str:
 
     The kernels know float32, float64 and bfloat16 on a CPU, in memory where channels come first or
     last. Plain operations run where `kernels` is False or the environment variable CBAM_KERNELS is
-    "off", for export and tracing, under functorch's transforms, in forward mode, and for subclasses
-    of Tensor.
+    "off", for maps so small that a kernel is done before it is called, for export and tracing,
+    under functorch's transforms, in forward mode, and for subclasses of Tensor.
 
     Example:
         >>> import torch
@@ -34,14 +35,16 @@ def path(x: Tensor, *gates: Tensor | None, kernels: bool = True) -> str:
         >>> ops.path(torch.ones(2, 8, 7, 7), kernels=False)
         'composition'
     """
-    if kernels and _is_on() and not _is_watched(x) and native.fits(x, *gates):
-        return "native"
-    return "composition"
+    setting = _setting() if kernels else "off"
+    pays = setting == "always" or x.numel() >= LEAST
+    if setting == "off" or not pays or _is_watched(x):
+        return "composition"
+    return fused.kernels_for(x, *gates) or "composition"
 
 
 @torch.compiler.assume_constant_result
-def _is_on() -> bool:
-    return os.environ.get("CBAM_KERNELS", "on") != "off"
+def _setting() -> str:
+    return kernels_setting()
 
 
 def _is_watched(x: Tensor) -> bool:
@@ -64,8 +67,8 @@ def pool_space(
 
     x is handed on to the next primitive, so that the gradients of all three meet in one map.
     """
-    if path(x, spatial, kernels=kernels) == "native" and set(pools) <= set(AVG_MAX):
-        x, found = native.pool(x, spatial, True, _descriptors)
+    if path(x, spatial, kernels=kernels) != "composition" and set(pools) <= set(AVG_MAX):
+        x, found = fused.pool(x, spatial, True, _descriptors)
         return x, [found[AVG_MAX.index(pool)] for pool in pools]
     return x, _descriptors(x, spatial, pools)
 
@@ -74,8 +77,8 @@ def pool_channels(
     x: Tensor, channel: Tensor | None = None, *, kernels: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
     """x (N, C, *S) -> x, and of Mc * x the maps [avg, max], each (N, 1, *S)."""
-    if path(x, channel, kernels=kernels) == "native":
-        return native.pool(x, channel, False, _maps)
+    if path(x, channel, kernels=kernels) != "composition":
+        return fused.pool(x, channel, False, _maps)
     return x, _maps(x, channel)
 
 
@@ -88,8 +91,8 @@ def scale(
     kernels: bool = True,
 ) -> Tensor:
     """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, C, *S)."""
-    if path(x, channel, spatial, kernels=kernels) == "native":
-        return native.scale(x, channel, spatial, residual, _product)
+    if path(x, channel, spatial, kernels=kernels) != "composition":
+        return fused.scale(x, channel, spatial, residual, _product)
     return _product(x, channel, spatial, residual)[0]
 
 

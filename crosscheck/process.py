@@ -71,7 +71,9 @@ class Process:
             # Several processes share one GPU, so none takes all of its memory in advance.
             else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         )
-        return os.environ | threads | device | dict(self.framework.environment)
+        # What is checked are the kernels, on maps however small, unless the user wants them off.
+        kernels = {"CBAM_KERNELS": os.environ.get("CBAM_KERNELS", "always")}
+        return os.environ | threads | device | kernels | dict(self.framework.environment)
 
     def _read(self, job: str) -> tuple[dict, dict]:
         path = self.folder / self.framework.name / job

@@ -56,6 +56,8 @@ cbam check --faults                            plant faults; each has to be caug
 
 cbam check --full --dtype float64,float32      the whole grid
 
+CBAM_KERNELS=off cbam check                    the plain composition in place of the kernels
+
 cbam check --model resnet50                    a whole network on the photograph at 224 x 224
 
 cbam check --model resnet18,mobilenet --attention cbam,se,none --size 96
