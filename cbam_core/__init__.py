@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cbam_core import reference
 from cbam_core.architectures import ARCHITECTURES, Architecture, network_shapes
 from cbam_core.costs import flops, parameters
+from cbam_core.folding import fold
 from cbam_core.initial import SCHEMES, initial_network, initial_weights
 from cbam_core.inputs import check_input, check_pictures
 from cbam_core.recipe import Recipe
@@ -76,6 +77,7 @@ __all__ = [
     "check_weights",
     "convert",
     "flops",
+    "fold",
     "initial_network",
     "initial_weights",
     "network_shapes",
