@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -39,7 +40,8 @@ def measure(plan: Plan, on_progress: Callable[[str, int], None] = lambda at, don
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with process.stdin:
+            # A process that has ended already is told of below.
+            with contextlib.suppress(BrokenPipeError), process.stdin:
                 json.dump(plan.to_dict(), process.stdin)
             for line in process.stdout:
                 facts = json.loads(line)

@@ -35,7 +35,8 @@ def wait(result: Any) -> None:
 
 
 def copy(x: Array) -> Callable[[], Any]:
-    if x.device.platform == "cpu":
+    (device,) = x.devices()
+    if device.platform == "cpu":
         # XLA's own copy is slower than the C library's.
         source, into = np.asarray(x), np.zeros(x.shape, x.dtype)
         return lambda: np.copyto(into, source)
@@ -101,10 +102,12 @@ class Passes:
         kept = _buffers(pullback)
         return sum(size for where, size in kept.items() if where not in known)
 
-    def allocated(self) -> int:
+    def allocated(self) -> int | None:
         """Bytes that a forward pass has in use at its peak, by XLA's own count."""
         compiled = self._forward.lower(self.evaluated.weights, self.x).compile()
         analysis = compiled.memory_analysis()
+        if analysis is None:
+            return None
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
