@@ -1,4 +1,4 @@
-"""All that docs/performance.md has, anew: `python benchmarks/speed.py FOLDER [OPTIONS OF cbam bench]`.
+"""All that `cbam bench` measures: `python benchmarks/speed.py FOLDER [OPTIONS OF THE COMMAND]`.
 
 Blocks in every installed framework and ResNet50 in each, one after the other, since two runs side
 by side would disturb each other; FOLDER gets a JSON file, a chart and the printed tables of each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -74,17 +75,26 @@ class Passes:
         by_input: bool,
     ) -> None:
         self.x, self.cotangent = x, cotangent
-        self.evaluated, self.trained = build(False), build(True)
-        self.sources = (self.trained.weights, x) if by_input else (self.trained.weights,)
-        evaluate = self.evaluated.call
-        self._forward = jax.jit(lambda weights, x: evaluate(weights, x)[0])
+        self.build, self.by_input = build, by_input
+        self._forward = jax.jit(lambda weights, x: self.evaluated.call(weights, x)[0])
         self._training = jax.jit(self._differentiated)
 
-    def _call(self, weights: Any, x: Array | None = None) -> Any:
-        return self.trained.call(weights, self.x if x is None else x)
+    @functools.cached_property
+    def evaluated(self) -> Model:
+        return self.build(False)
 
-    def _differentiated(self, sources: tuple[Any, ...], cotangent: Array) -> Any:
-        y, pullback, after = jax.vjp(self._call, *sources, has_aux=True)
+    @functools.cached_property
+    def trained(self) -> Model:
+        return self.build(True)
+
+    def _pass(self, weights: Any, x: Array) -> Any:
+        """The output, the pullback, and the other state after the pass."""
+        if self.by_input:
+            return jax.vjp(self.trained.call, weights, x, has_aux=True)
+        return jax.vjp(lambda weights: self.trained.call(weights, x), weights, has_aux=True)
+
+    def _differentiated(self, weights: Any, x: Array, cotangent: Array) -> Any:
+        y, pullback, after = self._pass(weights, x)
         # All of a step's results: what nobody needs would not be computed.
         return y, pullback(cotangent.astype(y.dtype)), after
 
@@ -92,13 +102,13 @@ class Passes:
         return self._forward(self.evaluated.weights, self.x)
 
     def training(self) -> Any:
-        return self._training(self.sources, self.cotangent)
+        return self._training(self.trained.weights, self.x, self.cotangent)
 
     def kept(self) -> int:
         """Bytes that the forward pass keeps for the backward one, beyond x, y and the weights."""
-        y, pullback, _ = jax.vjp(self._call, *self.sources, has_aux=True)
+        y, pullback, _ = self._pass(self.trained.weights, self.x)
+        known = _buffers((self.trained.weights, self.x, y))
         # A pullback is a tree of what it keeps.
-        known = _buffers((self.sources, y))
         kept = _buffers(pullback)
         return sum(size for where, size in kept.items() if where not in known)
 

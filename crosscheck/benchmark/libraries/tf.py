@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,18 +59,31 @@ class Passes:
         mode: str,
         by_input: bool,
     ) -> None:
-        self.x, self.cotangent, self.by_input = x, cotangent, by_input
-        evaluated, self.trained = build(False), build(True)
-        self._forward = _in(mode, evaluated.call)
-        self._training = _in(mode, self._differentiated)
+        self.x, self.cotangent = x, cotangent
+        self.build, self.mode, self.by_input = build, mode, by_input
 
-    def _differentiated(self, x: tf.Tensor, cotangent: tf.Tensor) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = self.trained.call(x)
-        sources = [x] * self.by_input + list(self.trained.weights)
-        # All of a step's results: what nobody needs would not be computed.
-        return y, tape.gradient(y, sources, cotangent)
+    @functools.cached_property
+    def trained(self) -> Model:
+        return self.build(True)
+
+    @functools.cached_property
+    def _forward(self) -> Callable[..., tf.Tensor]:
+        return _in(self.mode, self.build(False).call)
+
+    @functools.cached_property
+    def _training(self) -> Callable[..., Any]:
+        # The model is built here and not in a graph.
+        model = self.trained
+
+        def differentiated(x: tf.Tensor, cotangent: tf.Tensor) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = model.call(x)
+            sources = [x] * self.by_input + list(model.weights)
+            # All of a step's results: what nobody needs would not be computed.
+            return y, tape.gradient(y, sources, cotangent)
+
+        return _in(self.mode, differentiated)
 
     def forward(self) -> tf.Tensor:
         return self._forward(self.x)
@@ -83,14 +97,15 @@ class Passes:
         They are what operations of the one take from operations of the other, in a graph.
         """
         kept: dict[Any, int] = {}
+        model = self.trained
 
         def traced(x: tf.Tensor, cotangent: tf.Tensor) -> Any:
             graph = tf.compat.v1.get_default_graph()
             with tf.GradientTape() as tape:
                 tape.watch(x)
-                y = self.trained.call(x)
+                y = model.call(x)
             forward = set(map(id, graph.get_operations()))
-            gradients = tape.gradient(y, [x, *self.trained.weights], cotangent)
+            gradients = tape.gradient(y, [x, *model.weights], cotangent)
             backward = [one for one in graph.get_operations() if id(one) not in forward]
             taken = [_source(t) for one in backward for t in one.inputs if id(t.op) in forward]
             known = {_source(y).ref(), _source(x).ref()}

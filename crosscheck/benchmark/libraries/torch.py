@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Callable, Iterable
@@ -70,8 +71,15 @@ class Passes:
     ) -> None:
         self.x, self.cotangent = x, cotangent
         self.leaf = x.detach().requires_grad_(by_input)
-        self.evaluated, self.trained = (_in(mode, build(training)) for training in (False, True))
-        self.sources = [self.leaf] * by_input + list(self.trained.weights)
+        self.build, self.mode, self.by_input = build, mode, by_input
+
+    @functools.cached_property
+    def evaluated(self) -> Model:
+        return _in(self.mode, self.build(False))
+
+    @functools.cached_property
+    def trained(self) -> Model:
+        return _in(self.mode, self.build(True))
 
     def forward(self) -> Tensor:
         with torch.no_grad():
@@ -79,7 +87,8 @@ class Passes:
 
     def training(self) -> Any:
         y = self.trained.call(self.leaf)
-        return torch.autograd.grad(y, self.sources, self.cotangent)
+        sources = [self.leaf] * self.by_input + list(self.trained.weights)
+        return torch.autograd.grad(y, sources, self.cotangent)
 
     def kept(self) -> int:
         """Bytes that the forward pass keeps for the backward one, beyond x, y and the weights."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from flax import nnx
 from jax import Array
 
-from cbam_core import CBAMSpec
+from cbam_core import CBAMSpec, initial_network, initial_weights
 from cbam_flax import CBAM, ops
 from cbam_flax.backbones import Backbone
+from cbam_flax.weights import load_canonical
 from crosscheck.benchmark import kernels
 from crosscheck.benchmark.candidate import Entry, Model
 from crosscheck.benchmark.libraries import jax as jax_library
@@ -27,25 +29,33 @@ def blocks(x: Array, plan: Plan) -> Iterator[Entry]:
     spec = CBAMSpec.preset("official", x.shape[-1])
     for name, on in (("ours", True), ("plain", False)):
         make = functools.partial(CBAM.from_spec, spec, **kernels.switch(CBAM, on))
-        yield _entry(name, make, plan, kernels.path(ops, x, on))
+        yield _entry(name, make, initial_weights(spec), plan, kernels.path(ops, x, on))
 
 
 def networks(x: Array, plan: Plan) -> Iterator[Entry]:
-    yield _entry("none", functools.partial(Backbone, plan.architecture(None)), plan)
+    none, cbam = plan.architecture(None), plan.architecture("cbam")
+    yield _entry("none", functools.partial(Backbone, none), initial_network(none), plan)
     for name, on in (("ours", True), ("plain", False)):
-        options = kernels.switch(Backbone, on)
-        make = functools.partial(Backbone, plan.architecture("cbam"), **options)
-        yield _entry(name, make, plan, kernels.path(ops, x, on))
+        make = functools.partial(Backbone, cbam, **kernels.switch(Backbone, on))
+        yield _entry(name, make, initial_network(cbam), plan, kernels.path(ops, x, on))
 
 
-def _entry(name: str, make: Callable[..., nnx.Module], plan: Plan, path: str = "") -> Entry:
+def _entry(
+    name: str,
+    make: Callable[..., CBAM | Backbone],
+    weights: Mapping[str, np.ndarray],
+    plan: Plan,
+    path: str = "",
+) -> Entry:
     def build(training: bool) -> Model:
-        module = make(param_dtype=plan.dtype, rngs=nnx.Rngs(0))
+        # Only the shapes: what draws values would take JAX long to compile.
+        module = nnx.eval_shape(lambda: make(param_dtype=plan.dtype, rngs=nnx.Rngs(0)))
+        load_canonical(module, weights)
         module.set_attributes(use_running_average=not training, raise_if_not_found=False)
         graph, *states = nnx.split(module, nnx.Param, ...)
         params, others = states
 
-        def call(params: nnx.State, x: Array) -> tuple[Array, Any]:
+        def call(params: nnx.State, x: Array) -> tuple[Any, nnx.State]:
             merged = nnx.merge(graph, params, others, copy=True)
             return merged(x), nnx.state(merged, nnx.Not(nnx.Param))
 
