@@ -17,14 +17,17 @@ TITLES = {"forward": "forward", "training": "forward and backward"}
 
 
 def show(report: Report, console: Console) -> None:
-    """Print a table for each map or network, and what its columns mean."""
+    """Print a table for each map or network and pass, and what their columns mean."""
     plan = report.plan
     console.print(
         f"{plan.framework} on {escape(_where(report))}, {plan.dtype}, {plan.rounds} rounds in turn",
         highlight=False,
     )
     for place in report.places:
-        console.print(_table(report, place))
+        for kind in plan.passes:
+            subject = f"{_subject(report, place)}: {TITLES[kind]}"
+            console.print(subject, style="bold", highlight=False)
+            console.print(_table(report, place, kind))
     for line in (*_legend(report), *report.left_out):
         console.print(line, style="dim", highlight=False)
     console.print(
@@ -38,31 +41,22 @@ def _where(report: Report) -> str:
     return f"{processor()} with {threads}" if plan.device == "cpu" else "a GPU"
 
 
-def _table(report: Report, place: str) -> Table:
-    rows = [row for row in report.rows if row.place == place]
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title=_title(report, rows[0]),
-        title_style="bold",
-        title_justify="left",
-    )
+def _table(report: Report, place: str, kind: str) -> Table:
+    rows = [row for row in report.rows if (row.place, row.kind) == (place, kind)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("candidate", "mode"):
-        table.add_column(f"\n{column}", no_wrap=True)
-    for kind in report.plan.passes:
-        for first, second in _columns(report, kind):
-            table.add_column(f"{first}\n{second}", justify="right", no_wrap=True)
-    for name, mode in dict.fromkeys((row.candidate, row.mode) for row in rows):
-        own = {kind: report.row(place, name, mode, kind) for kind in report.plan.passes}
-        path = next(row.path for row in own.values() if row)
-        cells = [text for kind in own for text in _cells(report, kind, own[kind])]
-        style = "bold" if name == "ours" else "dim" if not mode else ""
-        table.add_row(f"{name} ({path})" if path else name, mode, *cells, style=style)
+        table.add_column(column, no_wrap=True)
+    for column in ("ms", *_columns(report, kind)):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        name = f"{row.candidate} ({row.path})" if row.path else row.candidate
+        style = "bold" if row.candidate == "ours" else "dim" if not row.mode else ""
+        table.add_row(name, row.mode, _milliseconds(row.seconds), *_cells(report, row), style=style)
     return table
 
 
-def _title(report: Report, row: Row) -> str:
+def _subject(report: Report, place: str) -> str:
+    row = next(row for row in report.rows if row.place == place)
     shape = " x ".join(map(str, row.shape))
     if report.plan.network:
         return f"{report.plan.network} on pictures {shape}"
@@ -77,23 +71,17 @@ def _bytes(size: float) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
-def _columns(report: Report, kind: str) -> Sequence[tuple[str, str]]:
-    time = (TITLES[kind], "ms")
-    if report.plan.network:
-        return (time, ("", "adds"))
-    return (time, ("", "faster"), ("", "floor"), ("", "new" if kind == "forward" else "kept"))
+def _columns(report: Report, kind: str) -> Sequence[str]:
+    memory = "new" if kind == "forward" else "kept"
+    return ("adds",) if report.plan.network else ("faster", "floor", memory)
 
 
-def _cells(report: Report, kind: str, row: Row | None) -> Sequence[str]:
-    if row is None:
-        return ["-"] * len(_columns(report, kind))
-    time = _milliseconds(row.seconds)
+def _cells(report: Report, row: Row) -> Sequence[str]:
     if report.plan.network:
         added = report.added(row)
-        return (time, "-" if added is None or row.candidate == "none" else _percent(added))
+        return ("-" if added is None or row.candidate == "none" else _percent(added),)
     faster, floor, share = report.faster(row), report.of_floor(row), report.share(row)
     return (
-        time,
         "-" if faster is None else f"{faster.median:.2f}x",
         "-" if floor is None else f"{floor:.1f}x",
         "-" if share is None else f"{share:.0%}",
@@ -131,5 +119,5 @@ def _legend(report: Report) -> Sequence[str]:
         *lines,
         "floor: the time over what the copy takes for the bytes that have to be moved",
         "new: bytes that the pass allocates, as a share of x's",
-        "kept: bytes that it keeps for the backward pass beyond x, y and weights, likewise",
+        "kept: bytes kept for the backward pass beyond x, y and weights, likewise",
     ]

@@ -89,7 +89,7 @@ def test_the_table_names_the_paths_and_says_what_its_columns_mean(torch_run):
     assert f"ours ({rows(found, 'forward')['ours']['path']}) eager" in text
     assert "plain (composition) eager" in text
     assert "faster: than official eager, the median over the rounds" in text
-    assert "kept: bytes that it keeps for the backward pass beyond x, y and weights" in text
+    assert "kept: bytes kept for the backward pass beyond x, y and weights, likewise" in text
     assert "with 1 thread, float32, 2 rounds in turn" in text
 
 
