@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,13 @@ def switch(constructor: Callable[..., Any], on: bool) -> dict[str, Any]:
     return {"kernels": on} if has_switch else {}
 
 
+def set_all(parts: Iterable[Any], on: bool) -> None:
+    """Turn the kernels of every part of a network on or off that has any."""
+    for part in parts:
+        if hasattr(part, "kernels"):
+            part.kernels = on
+
+
 def path(ops: ModuleType, x: Any, on: bool) -> str:
     """How a block on x computes its primitives."""
-    return ops.path(x) if on and hasattr(ops, "path") else "composition"
+    return ops.path(x, kernels=on) if hasattr(ops, "path") else "composition"

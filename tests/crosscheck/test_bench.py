@@ -99,6 +99,10 @@ def test_the_table_names_the_paths_and_says_what_its_columns_mean(torch_run):
 BOUNDS = {"composition": (3.2, 2.1), "kernels": (1.2, 0.08)}
 
 
+# XLA's frameworks keep the comparisons of maxima as well.
+KEPT_ELSEWHERE = {"composition": 4.2, "kernels": 0.08}
+
+
 def test_allocations_that_the_profiler_counts(torch_run):
     """Counts, unlike times, are the same on a busy machine."""
     found, _ = torch_run
@@ -129,7 +133,8 @@ def test_every_framework(framework, tmp_path):
     assert "faster: than plain in the same mode" in words(shown)
     for row in rows(found, "training").values():
         assert row["mode"] == mode
-        assert row["kept_bytes"] > 0
+        kind = "composition" if row["path"] == "composition" else "kernels"
+        assert 0 < row["kept_bytes"] <= KEPT_ELSEWHERE[kind] * SIZE
 
 
 def test_compiled_beside_eager(tmp_path):

@@ -107,10 +107,10 @@ class Passes:
     def kept(self) -> int:
         """Bytes that the forward pass keeps for the backward one, beyond x, y and the weights."""
         y, pullback, _ = self._pass(self.trained.weights, self.x)
-        known = _buffers((self.trained.weights, self.x, y))
+        known = _contents((self.trained.weights, self.x, y))
         # A pullback is a tree of what it keeps.
-        kept = _buffers(pullback)
-        return sum(size for where, size in kept.items() if where not in known)
+        kept = _contents(pullback)
+        return sum(size for content, size in kept.items() if content not in known)
 
     def allocated(self) -> int | None:
         """Bytes that a forward pass has in use at its peak, by XLA's own count."""
@@ -121,7 +121,10 @@ class Passes:
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
-def _buffers(tree: Any) -> dict[int, int]:
-    """Where each array lies -> its bytes."""
-    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
-    return {array.unsafe_buffer_pointer(): array.nbytes for array in arrays}
+def _contents(tree: Any) -> dict[int, int]:
+    """What stands in each array -> its bytes.
+
+    Outside of jit x is copied on its way, so that where an array lies does not tell what it is.
+    """
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
+    return {hash(array.tobytes()): array.nbytes for array in arrays}

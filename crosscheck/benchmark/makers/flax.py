@@ -27,17 +27,17 @@ def library() -> ModuleType:
 
 def blocks(x: Array, plan: Plan) -> Iterator[Entry]:
     spec = CBAMSpec.preset("official", x.shape[-1])
+    make, weights = functools.partial(CBAM.from_spec, spec), initial_weights(spec)
     for name, on in (("ours", True), ("plain", False)):
-        make = functools.partial(CBAM.from_spec, spec, **kernels.switch(CBAM, on))
-        yield _entry(name, make, initial_weights(spec), plan, kernels.path(ops, x, on))
+        yield _entry(name, make, weights, plan, on, kernels.path(ops, x, on))
 
 
 def networks(x: Array, plan: Plan) -> Iterator[Entry]:
     none, cbam = plan.architecture(None), plan.architecture("cbam")
     yield _entry("none", functools.partial(Backbone, none), initial_network(none), plan)
+    make, weights = functools.partial(Backbone, cbam), initial_network(cbam)
     for name, on in (("ours", True), ("plain", False)):
-        make = functools.partial(Backbone, cbam, **kernels.switch(Backbone, on))
-        yield _entry(name, make, initial_network(cbam), plan, kernels.path(ops, x, on))
+        yield _entry(name, make, weights, plan, on, kernels.path(ops, x, on))
 
 
 def _entry(
@@ -45,13 +45,15 @@ def _entry(
     make: Callable[..., CBAM | Backbone],
     weights: Mapping[str, np.ndarray],
     plan: Plan,
+    on: bool = True,
     path: str = "",
 ) -> Entry:
     def build(training: bool) -> Model:
         # Only the shapes: what draws values would take JAX long to compile.
         module = nnx.eval_shape(lambda: make(param_dtype=plan.dtype, rngs=nnx.Rngs(0)))
         load_canonical(module, weights)
-        module.set_attributes(use_running_average=not training, raise_if_not_found=False)
+        options = {"use_running_average": not training, "kernels": on}
+        module.set_attributes(**options, raise_if_not_found=False)
         graph, *states = nnx.split(module, nnx.Param, ...)
         params, others = states
 

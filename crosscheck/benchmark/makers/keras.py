@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from cbam_core import CBAMSpec
+from cbam_core import Architecture, CBAMSpec
 from cbam_keras import CBAM, ops
 from cbam_keras.backbones import Backbone
 from crosscheck.benchmark import kernels
@@ -36,11 +36,17 @@ def blocks(x: Any, plan: Plan) -> Iterator[Entry]:
 
 
 def networks(x: Any, plan: Plan) -> Iterator[Entry]:
-    yield _entry("none", functools.partial(Backbone, plan.architecture(None)), x, plan)
+    none, cbam = plan.architecture(None), plan.architecture("cbam")
+    yield _entry("none", functools.partial(Backbone, none), x, plan)
     for name, on in (("ours", True), ("plain", False)):
-        options = kernels.switch(Backbone, on)
-        make = functools.partial(Backbone, plan.architecture("cbam"), **options)
+        make = functools.partial(_network, cbam, on)
         yield _entry(name, make, x, plan, kernels.path(ops, x, on))
+
+
+def _network(architecture: Architecture, on: bool, **options: Any) -> Backbone:
+    network = Backbone(architecture, **options)
+    kernels.set_all(network._flatten_layers(), on)
+    return network
 
 
 def _entry(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from jax import Array
@@ -27,17 +29,17 @@ def library() -> ModuleType:
 
 def blocks(x: Array, plan: Plan) -> Iterator[Entry]:
     spec = CBAMSpec.preset("official", x.shape[-1])
+    make, weights = functools.partial(CBAM.from_spec, spec), initial_weights(spec)
     for name, on in (("ours", True), ("plain", False)):
-        make = functools.partial(CBAM.from_spec, spec, **kernels.switch(CBAM, on))
-        yield _entry(name, make, initial_weights(spec), plan, kernels.path(ops, x, on))
+        yield _entry(name, make, weights, plan, on, kernels.path(ops, x, on))
 
 
 def networks(x: Array, plan: Plan) -> Iterator[Entry]:
     none, cbam = plan.architecture(None), plan.architecture("cbam")
     yield _entry("none", functools.partial(Backbone, none), initial_network(none), plan)
+    make, weights = functools.partial(Backbone, cbam), initial_network(cbam)
     for name, on in (("ours", True), ("plain", False)):
-        make = functools.partial(Backbone, cbam, **kernels.switch(Backbone, on))
-        yield _entry(name, make, initial_network(cbam), plan, kernels.path(ops, x, on))
+        yield _entry(name, make, weights, plan, on, kernels.path(ops, x, on))
 
 
 def _entry(
@@ -45,8 +47,12 @@ def _entry(
     make: Callable[..., CBAM | Backbone],
     weights: Mapping[str, np.ndarray],
     plan: Plan,
+    on: bool = True,
     path: str = "",
 ) -> Entry:
+    # Parts of a network are made while it is traced, and their fields can't be set from here.
+    switch = {} if on else {"CBAM_KERNELS": "off"}
+
     def build(training: bool) -> Model:
         module = make(param_dtype=plan.dtype, use_running_average=not training)
         variables = load_canonical(module, weights)
@@ -54,7 +60,8 @@ def _entry(
 
         def call(params: Any, x: Array) -> tuple[Array, Any]:
             state = {"params": params, "batch_stats": statistics}
-            return module.apply(state, x, mutable=["batch_stats"])
+            with mock.patch.dict(os.environ, switch):
+                return module.apply(state, x, mutable=["batch_stats"])
 
         return Model(call, variables["params"])
 

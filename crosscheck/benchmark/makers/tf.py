@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import tensorflow as tf
 
-from cbam_core import CBAMSpec
+from cbam_core import Architecture, CBAMSpec
 from cbam_tf import CBAM, ops
 from cbam_tf.backbones import Backbone
 from crosscheck.benchmark import kernels
@@ -29,11 +30,17 @@ def blocks(x: tf.Tensor, plan: Plan) -> Iterator[Entry]:
 
 
 def networks(x: tf.Tensor, plan: Plan) -> Iterator[Entry]:
-    yield _entry("none", functools.partial(Backbone, plan.architecture(None)), plan)
+    none, cbam = plan.architecture(None), plan.architecture("cbam")
+    yield _entry("none", functools.partial(Backbone, none), plan)
     for name, on in (("ours", True), ("plain", False)):
-        options = kernels.switch(Backbone, on)
-        make = functools.partial(Backbone, plan.architecture("cbam"), **options)
+        make = functools.partial(_network, cbam, on)
         yield _entry(name, make, plan, kernels.path(ops, x, on))
+
+
+def _network(architecture: Architecture, on: bool, **options: Any) -> Backbone:
+    network = Backbone(architecture, **options)
+    kernels.set_all(network.submodules, on)
+    return network
 
 
 def _entry(name: str, make: Callable[..., tf.Module], plan: Plan, path: str = "") -> Entry:

@@ -9,9 +9,8 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-import cbam_torch
-from cbam_core import CBAMSpec
-from cbam_torch import ops
+from cbam_core import Architecture, CBAMSpec
+from cbam_torch import CBAM, ops
 from cbam_torch.backbones import Backbone
 from crosscheck.benchmark import kernels
 from crosscheck.benchmark.candidate import Entry, Model
@@ -28,7 +27,8 @@ def blocks(x: Tensor, plan: Plan) -> Iterator[Entry]:
     channels = x.shape[1]
     spec = CBAMSpec.preset("official", channels)
     for name, on in (("ours", True), ("plain", False)):
-        yield _entry(name, functools.partial(_block, spec, on), plan, kernels.path(ops, x, on))
+        make = functools.partial(CBAM.from_spec, spec, **kernels.switch(CBAM, on))
+        yield _entry(name, make, plan, kernels.path(ops, x, on))
     for name, structure in STRUCTURES.items():
         yield _entry(name, functools.partial(structure, channels), plan)
     if importlib.util.find_spec("pytorchcv"):
@@ -38,28 +38,32 @@ def blocks(x: Tensor, plan: Plan) -> Iterator[Entry]:
 
 
 def networks(x: Tensor, plan: Plan) -> Iterator[Entry]:
-    yield _entry("none", lambda: Backbone(plan.architecture(None)), plan)
-
-    def with_block(block: Callable[[CBAMSpec], nn.Module]) -> nn.Module:
-        network = Backbone(plan.architecture("cbam"))
-        for path, module in list(network.named_modules()):
-            if isinstance(module, cbam_torch.CBAM):
-                network.set_submodule(path, block(module.spec))
-        return network
-
+    none, cbam = plan.architecture(None), plan.architecture("cbam")
+    yield _entry("none", functools.partial(Backbone, none), plan)
     for name, on in (("ours", True), ("plain", False)):
-        build = functools.partial(with_block, functools.partial(_block, on=on))
-        yield _entry(name, build, plan, kernels.path(ops, x, on))
-    yield _entry("official", lambda: with_block(lambda spec: Official(spec.channels)), plan)
+        make = functools.partial(_network, cbam, on)
+        yield _entry(name, make, plan, kernels.path(ops, x, on))
+    yield _entry("official", functools.partial(_official_network, cbam), plan)
 
 
-def _block(spec: CBAMSpec, on: bool) -> cbam_torch.CBAM:
-    return cbam_torch.CBAM.from_spec(spec, **kernels.switch(cbam_torch.CBAM, on))
+def _network(architecture: Architecture, on: bool) -> Backbone:
+    network = Backbone(architecture)
+    kernels.set_all(network.modules(), on)
+    return network
 
 
-def _entry(name: str, module: Callable[[], nn.Module], plan: Plan, path: str = "") -> Entry:
+def _official_network(architecture: Architecture) -> Backbone:
+    """The network with the structure of the authors' module in the places of our blocks."""
+    network = Backbone(architecture)
+    for path, module in list(network.named_modules()):
+        if isinstance(module, CBAM):
+            network.set_submodule(path, Official(module.spec.channels))
+    return network
+
+
+def _entry(name: str, make: Callable[[], nn.Module], plan: Plan, path: str = "") -> Entry:
     def build(training: bool) -> Model:
-        built = module().to(**torch_library.options(plan)).train(training)
-        return Model(built, list(built.parameters()))
+        module = make().to(**torch_library.options(plan)).train(training)
+        return Model(module, list(module.parameters()))
 
     return Entry(name, build, path)
