@@ -106,11 +106,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_json(report: Report, path: Path) -> None:
-    """Write the report, whole or not at all."""
+def write_json(facts: dict[str, Any], path: Path) -> None:
+    """Write what a report's `to_dict` has, whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
+        beside.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -204,7 +204,7 @@ def command(
         Console(stderr=True).print(f"[red]✗[/red] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from None
     if json is not None:
-        write_json(found, json)
+        write_json(found.to_dict(), json)
     table.show(found, Console(), by_case=bool(model))
     raise typer.Exit(0 if found.ok else 1)
 
