@@ -269,7 +269,7 @@ class FeatureMapLayer(keras.layers.Layer):
         return channels
 
     def accept(self, x: Tensor, training: bool = False) -> Tensor:
-        """x as a tensor of the policy's dtype, checked; the first one builds the layer."""
+        """x (N, *S, C) as a tensor of the policy's dtype, checked; the first one builds the layer."""
         x = self.dtype_policy.convert_input(x, self.autocast, self.input_dtype)
         if not self.built:
             self.build(x.shape)
@@ -283,10 +283,10 @@ class FeatureMapLayer(keras.layers.Layer):
                 has_norm and training and self.trainable and not self.synchronized
             ),
         )
-        return x
+        return self.to_channels_last(x)
 
-    def to_channels_last(self, x: Tensor) -> Tensor:
-        return x if self.channel_axis == -1 else keras.ops.moveaxis(x, 1, -1)
+    def to_channels_last(self, x: Tensor | None) -> Tensor | None:
+        return x if x is None or self.channel_axis == -1 else keras.ops.moveaxis(x, 1, -1)
 
     def from_channels_last(self, x: Tensor) -> Tensor:
         return x if self.channel_axis == -1 else keras.ops.moveaxis(x, -1, 1)
@@ -295,7 +295,7 @@ class FeatureMapLayer(keras.layers.Layer):
         return tuple(input_shape)
 
     def compute_output_spec(self, x: Tensor, training: bool = False) -> keras.KerasTensor:
-        x = self.accept(x, training)
+        x = self.from_channels_last(self.accept(x, training))
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -19,15 +19,39 @@ def at_least_float32(x: Tensor) -> Tensor:
     return keras.ops.cast(x, "float32") if half else x
 
 
-def pool_space(x: Tensor, pools: Sequence[str]) -> list[Tensor]:
-    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+def pool_space(
+    x: Tensor, pools: Sequence[str], spatial: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
+
+    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    """
+    refined = _refined(x, spatial)
     space = tuple(range(1, x.ndim - 1))
-    return [keras.ops.squeeze(POOLS[pool](x, space), space) for pool in pools]
+    return x, [keras.ops.squeeze(POOLS[pool](refined, space), space) for pool in pools]
 
 
-def pool_channels(x: Tensor) -> list[Tensor]:
-    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
-    return [avg(x, (-1,)), max(x, (-1,))]
+def pool_channels(x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
+    refined = _refined(x, channel)
+    return x, [avg(refined, (-1,)), max(refined, (-1,))]
+
+
+def scale(
+    x: Tensor,
+    channel: Tensor | None = None,
+    spatial: Tensor | None = None,
+    *,
+    residual: bool = False,
+) -> Tensor:
+    """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
+    refined = _refined(_refined(x, channel), spatial)
+    return keras.ops.cast(at_least_float32(x) + refined if residual else refined, x.dtype)
+
+
+def _refined(x: Tensor, gate: Tensor | None) -> Tensor:
+    x = at_least_float32(x)
+    return x if gate is None else keras.ops.multiply(gate, x)
 
 
 def avg(x: Tensor, axes: tuple[int, ...]) -> Tensor:

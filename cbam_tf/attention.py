@@ -90,20 +90,23 @@ class ChannelAttention(tf.Module):
         """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(ops.relu(self.reduce(v)))
 
-    def gate(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
-        x = _channels_last(self, x)
-        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+    def gate(self, x: tf.Tensor, spatial: tf.Tensor | None = None) -> tf.Tensor:
+        """Mc (N, 1.., C) of x (N, *S, C), or of Ms * x, in at least float32."""
+        channel = self.attend(_accepted(self, x), _channels_last(self, spatial))[1]
+        return _like_input(self, channel)
+
+    def attend(self, x: tf.Tensor, spatial: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """x (N, *S, C), handed on as the primitives do, and Mc."""
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
         descriptors = tf.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = tf.reduce_mean(descriptors, 0, keepdims=True)
         logits = tf.reduce_sum(self.mlp(descriptors), 0)
-        gate = ops.GATES[self.spec.gate](logits)[(slice(None), *[None] * self.spec.rank)]
-        return _like_input(self, gate)
+        return x, ops.GATES[self.spec.gate](logits)[(slice(None), *[None] * self.spec.rank)]
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x = tf.convert_to_tensor(x)
-        return tf.cast(self.gate(x, training=training) * ops.at_least_float32(x), x.dtype)
+        x, channel = self.attend(_accepted(self, x))
+        return _like_input(self, ops.scale(x, channel))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -155,6 +158,7 @@ class SpatialAttention(tf.Module):
     ) -> None:
         super().__init__(name)
         self.data_format = check_data_format(data_format)
+        self.synchronized = synchronized
         self.spec = spec = CBAMSpec(
             channels,
             kernel_size=kernel_size,
@@ -188,27 +192,37 @@ class SpatialAttention(tf.Module):
         """The spatial gate of `spec`; `options` are data_format, dtype, synchronized and name."""
         return cls(**spec.spatial_arguments(), **options)
 
-    def descriptor(self, x: tf.Tensor) -> tf.Tensor:
-        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+    def descriptor(
+        self, x: tf.Tensor, channel: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return self.squeeze(x)
-        maps = tf.concat(ops.pool_channels(x), -1)
+            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
+        x, pooled = ops.pool_channels(x, channel)
+        maps = tf.concat(pooled, -1)
         light = self.spec.pooling == "light"
-        return tf.reduce_mean(maps, -1, keepdims=True) if light else maps
+        return x, tf.reduce_mean(maps, -1, keepdims=True) if light else maps
 
-    def gate(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
-        # A batch that other replicas share may be a single position on this one.
-        batch_statistics = self.spec.spatial_norm and training and not self.norm.synchronized
-        x = _channels_last(self, x, batch_statistics=batch_statistics)
-        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+    def gate(
+        self, x: tf.Tensor, channel: tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """Ms (N, *S, 1) of x (N, *S, C), or of Mc * x, in at least float32."""
+        x, channel = _accepted(self, x, training), _channels_last(self, channel)
+        return _like_input(self, self.attend(x, channel, training)[1])
+
+    def attend(
+        self, x: tf.Tensor, channel: tf.Tensor | None = None, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """x (N, *S, C), handed on as the primitives do, and Ms."""
+        x, descriptor = self.descriptor(x, channel)
+        logits = self.conv(descriptor)
         if self.spec.spatial_norm:
             logits = self.norm(logits, training=training)
-        return _like_input(self, ops.GATES[self.spec.gate](logits))
+        return x, ops.GATES[self.spec.gate](logits)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x = tf.convert_to_tensor(x)
-        return tf.cast(self.gate(x, training=training) * ops.at_least_float32(x), x.dtype)
+        x, spatial = self.attend(_accepted(self, x, training), training=training)
+        return _like_input(self, ops.scale(x, spatial=spatial))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -267,6 +281,7 @@ class CBAM(tf.Module):
     ) -> None:
         super().__init__(name)
         self.data_format = check_data_format(data_format)
+        self.synchronized = synchronized
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -299,26 +314,31 @@ class CBAM(tf.Module):
         return cls(**spec.to_dict(), **options)
 
     @tf.autograph.experimental.do_not_convert  # AutoGraph does not know `match`.
-    def refine(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Both gates in the order of the spec, without the residual."""
+    def gates(
+        self, x: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
+        """x (N, *S, C) handed on, Mc and Ms in the order of the spec; None for a gate it lacks."""
+        channel = spatial = None
         match self.spec.order:
             case "channel_spatial":
-                return self.spatial(self.channel(x), training=training)
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, channel, training)
             case "spatial_channel":
-                return self.channel(self.spatial(x, training=training))
+                x, spatial = self.spatial.attend(x, None, training)
+                x, channel = self.channel.attend(x, spatial)
             case "parallel":
-                return self.channel.gate(x) * self.spatial.gate(x, training=training) * x
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, None, training)
             case "channel":
-                return self.channel(x)
+                x, channel = self.channel.attend(x)
             case _:
-                return self.spatial(x, training=training)
+                x, spatial = self.spatial.attend(x, None, training)
+        return x, channel, spatial
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        # One rounding to a half precision at the end, none between the gates.
-        x = tf.convert_to_tensor(x)
-        wide = ops.at_least_float32(x)
-        y = self.refine(wide, training=training)
-        return tf.cast(wide + y if self.spec.residual else y, x.dtype)
+        x, channel, spatial = self.gates(_accepted(self, x, training), training)
+        y = ops.scale(x, channel, spatial, residual=self.spec.residual)
+        return _like_input(self, y)
 
     def __repr__(self) -> str:
         return _repr(self)
@@ -386,17 +406,29 @@ def _repr(module: Any, *fixed: str) -> str:
     return f"{type(module).__name__}({module.spec.arguments(*fixed)}{data_format})"
 
 
-def _channels_last(module: Any, x: tf.Tensor, batch_statistics: bool = False) -> tf.Tensor:
+def _accepted(module: Any, x: tf.Tensor, training: bool = False) -> tf.Tensor:
     """x, checked, in the layout (N, *S, C) in which the gates compute on every device."""
-    x = tf.convert_to_tensor(x)
-    axes, channel_axis = module.spec.rank + 2, CHANNEL_AXIS[module.data_format]
-    shape = (None,) * axes if x.shape.rank is None else tuple(x.shape)
+    x, axes = tf.convert_to_tensor(x), module.spec.rank + 2
+    has_norm = module.spec.has_spatial_gate and module.spec.spatial_norm
+    # A batch that other replicas share may be a single position on this one.
+    batch_statistics = has_norm and training and not module.synchronized
     check_input(
-        module.spec, shape, x.dtype, channel_axis=channel_axis, batch_statistics=batch_statistics
+        module.spec,
+        (None,) * axes if x.shape.rank is None else tuple(x.shape),
+        x.dtype,
+        channel_axis=CHANNEL_AXIS[module.data_format],
+        batch_statistics=batch_statistics,
     )
     if not x.shape.is_fully_defined():
         x = _checked_when_it_runs(module, x, batch_statistics)
-    return x if channel_axis == -1 else tf.transpose(x, (0, *range(2, axes), 1))
+    return _channels_last(module, x)
+
+
+def _channels_last(module: Any, x: tf.Tensor | None) -> tf.Tensor | None:
+    """x in the layout of the module's input, or a gate, as (N, *S, C)."""
+    if x is None or module.data_format == "channels_last":
+        return x
+    return tf.transpose(x, (0, *range(2, module.spec.rank + 2), 1))
 
 
 def _checked_when_it_runs(module: Any, x: tf.Tensor, batch_statistics: bool) -> tf.Tensor:
@@ -417,9 +449,9 @@ def _checked_when_it_runs(module: Any, x: tf.Tensor, batch_statistics: bool) -> 
         return tf.identity(x)
 
 
-def _like_input(module: Any, gate: tf.Tensor) -> tf.Tensor:
-    """A gate (N, *S, C) in the layout of the module's input."""
+def _like_input(module: Any, x: tf.Tensor) -> tf.Tensor:
+    """x (N, *S, C), or a gate, in the layout of the module's input."""
     if module.data_format == "channels_last":
-        return gate
+        return x
     axes = module.spec.rank + 2
-    return tf.transpose(gate, (0, axes - 1, *range(1, axes - 1)))
+    return tf.transpose(x, (0, axes - 1, *range(1, axes - 1)))

@@ -13,15 +13,41 @@ def at_least_float32(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
 
 
-def pool_space(x: tf.Tensor, pools: Sequence[str]) -> list[tf.Tensor]:
-    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+def pool_space(
+    x: tf.Tensor, pools: Sequence[str], spatial: tf.Tensor | None = None
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
+
+    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    """
+    refined = _refined(x, spatial)
     space = tuple(range(1, len(x.shape) - 1))
-    return [tf.squeeze(POOLS[pool](x, space), space) for pool in pools]
+    return x, [tf.squeeze(POOLS[pool](refined, space), space) for pool in pools]
 
 
-def pool_channels(x: tf.Tensor) -> list[tf.Tensor]:
-    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
-    return [avg(x, (-1,)), max(x, (-1,))]
+def pool_channels(
+    x: tf.Tensor, channel: tf.Tensor | None = None
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
+    refined = _refined(x, channel)
+    return x, [avg(refined, (-1,)), max(refined, (-1,))]
+
+
+def scale(
+    x: tf.Tensor,
+    channel: tf.Tensor | None = None,
+    spatial: tf.Tensor | None = None,
+    *,
+    residual: bool = False,
+) -> tf.Tensor:
+    """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
+    refined = _refined(_refined(x, channel), spatial)
+    return tf.cast(at_least_float32(x) + refined if residual else refined, x.dtype)
+
+
+def _refined(x: tf.Tensor, gate: tf.Tensor | None) -> tf.Tensor:
+    x = at_least_float32(x)
+    return x if gate is None else gate * x
 
 
 def avg(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
