@@ -30,6 +30,8 @@ class ChannelAttention(tf.Module):
             `cbam_core.CBAMSpec`.
         data_format: "channels_last", or "channels_first" for x (N, C, *S).
         dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate(x)` is Mc (N, 1.., C).
@@ -61,10 +63,11 @@ class ChannelAttention(tf.Module):
         rank: int = 2,
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = check_data_format(data_format)
+        self.data_format, self.kernels = check_data_format(data_format), kernels
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -83,7 +86,7 @@ class ChannelAttention(tf.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are data_format, dtype and name."""
+        """The channel gate of `spec`; `options` are data_format, dtype, kernels, name."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: tf.Tensor) -> tf.Tensor:
@@ -97,7 +100,7 @@ class ChannelAttention(tf.Module):
 
     def attend(self, x: tf.Tensor, spatial: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """x (N, *S, C), handed on as the primitives do, and Mc."""
-        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = tf.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = tf.reduce_mean(descriptors, 0, keepdims=True)
@@ -106,7 +109,7 @@ class ChannelAttention(tf.Module):
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         x, channel = self.attend(_accepted(self, x))
-        return _like_input(self, ops.scale(x, channel))
+        return _like_input(self, ops.scale(x, channel, kernels=self.kernels))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -122,6 +125,8 @@ class SpatialAttention(tf.Module):
         dtype: of the parameters; a norm's stay at least float32.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> y (N, *S, C); `gate(x)` is Ms (N, *S, 1).
@@ -154,10 +159,11 @@ class SpatialAttention(tf.Module):
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
         synchronized: bool = False,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = check_data_format(data_format)
+        self.data_format, self.kernels = check_data_format(data_format), kernels
         self.synchronized = synchronized
         self.spec = spec = CBAMSpec(
             channels,
@@ -189,7 +195,7 @@ class SpatialAttention(tf.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are data_format, dtype, synchronized and name."""
+        """The spatial gate of `spec`; `options` are those after the spec's."""
         return cls(**spec.spatial_arguments(), **options)
 
     def descriptor(
@@ -197,8 +203,10 @@ class SpatialAttention(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
-        x, pooled = ops.pool_channels(x, channel)
+            return x, self.squeeze(
+                ops.scale(ops.at_least_float32(x), channel, kernels=self.kernels)
+            )
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
         maps = tf.concat(pooled, -1)
         light = self.spec.pooling == "light"
         return x, tf.reduce_mean(maps, -1, keepdims=True) if light else maps
@@ -222,7 +230,7 @@ class SpatialAttention(tf.Module):
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         x, spatial = self.attend(_accepted(self, x, training), training=training)
-        return _like_input(self, ops.scale(x, spatial=spatial))
+        return _like_input(self, ops.scale(x, spatial=spatial, kernels=self.kernels))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -237,6 +245,8 @@ class CBAM(tf.Module):
         dtype: of the parameters; a norm's stay at least float32.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> y (N, *S, C).
@@ -277,10 +287,11 @@ class CBAM(tf.Module):
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
         synchronized: bool = False,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = check_data_format(data_format)
+        self.data_format, self.kernels = check_data_format(data_format), kernels
         self.synchronized = synchronized
         self.spec = spec = CBAMSpec(
             channels,
@@ -300,7 +311,9 @@ class CBAM(tf.Module):
             norm_momentum=norm_momentum,
             rank=rank,
         )
-        options: dict[str, Any] = {"data_format": data_format, "dtype": dtype}
+        options: dict[str, Any] = {
+            "data_format": data_format, "dtype": dtype, "kernels": kernels,
+        }  # fmt: skip
         with self.name_scope:
             if spec.has_channel_gate:
                 self.channel = ChannelAttention.from_spec(spec, **options, name="channel")
@@ -310,7 +323,7 @@ class CBAM(tf.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are data_format, dtype, synchronized and name."""
+        """The block of `spec`; `options` are those after the spec's."""
         return cls(**spec.to_dict(), **options)
 
     @tf.autograph.experimental.do_not_convert  # AutoGraph does not know `match`.
@@ -337,7 +350,7 @@ class CBAM(tf.Module):
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         x, channel, spatial = self.gates(_accepted(self, x, training), training)
-        y = ops.scale(x, channel, spatial, residual=self.spec.residual)
+        y = ops.scale(x, channel, spatial, residual=self.spec.residual, kernels=self.kernels)
         return _like_input(self, y)
 
     def __repr__(self) -> str:
@@ -353,6 +366,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
         data_format: "channels_last", or "channels_first" for x (N, C, *S).
         dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate(x)` is (N, 1.., C).
@@ -375,6 +390,7 @@ class SqueezeExcitation(ChannelAttention):
         rank: int = 2,
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -387,12 +403,13 @@ class SqueezeExcitation(ChannelAttention):
             rank=rank,
             data_format=data_format,
             dtype=dtype,
+            kernels=kernels,
             name=name,
         )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a squeeze-and-excitation `spec`; options: data_format, dtype, name."""
+        """The block of a squeeze-and-excitation `spec`; `options` as a channel gate's."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:
@@ -403,7 +420,8 @@ def _repr(module: Any, *fixed: str) -> str:
     """The call that builds the module, without its `fixed` arguments."""
     is_default = module.data_format == "channels_last"
     data_format = "" if is_default else f", data_format={module.data_format!r}"
-    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{data_format})"
+    kernels = "" if module.kernels else ", kernels=False"
+    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{data_format}{kernels})"
 
 
 def _accepted(module: Any, x: tf.Tensor, training: bool = False) -> tf.Tensor:
