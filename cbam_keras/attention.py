@@ -31,6 +31,8 @@ class ChannelAttention(FeatureMapLayer):
         channels, reduction, hidden, mlp_bias, channel_pools, gate, pooling, rank: see
             `cbam_core.CBAMSpec`; where `channels` is None the first input tells.
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -62,11 +64,13 @@ class ChannelAttention(FeatureMapLayer):
         pooling: str = "separate",
         rank: int = 2,
         data_format: str | None = None,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             channels,
             data_format,
+            kernels,
             kwargs,
             reduction=reduction,
             hidden=hidden,
@@ -87,7 +91,7 @@ class ChannelAttention(FeatureMapLayer):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are data_format and those of a Keras layer."""
+        """The channel gate of `spec`; `options` are those after the spec's."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ class ChannelAttention(FeatureMapLayer):
 
     def attend(self, x: Tensor, spatial: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (N, *S, C), handed on as the primitives do, and Mc."""
-        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = keras.ops.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = keras.ops.sum(descriptors, 0, keepdims=True) / len(pooled)
@@ -110,7 +114,7 @@ class ChannelAttention(FeatureMapLayer):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         x, channel = self.attend(self.accept(x))
-        return self.from_channels_last(ops.scale(x, channel))
+        return self.from_channels_last(ops.scale(x, channel, kernels=self.kernels))
 
     def get_config(self) -> dict[str, Any]:
         return {**self.declared.channel_arguments(), **super().get_config()}
@@ -130,6 +134,8 @@ class SpatialAttention(FeatureMapLayer):
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy, on the TensorFlow backend; on JAX keras.distribution does so by itself.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -162,11 +168,13 @@ class SpatialAttention(FeatureMapLayer):
         rank: int = 2,
         data_format: str | None = None,
         synchronized: bool = False,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             channels,
             data_format,
+            kernels,
             kwargs,
             kernel_size=kernel_size,
             spatial_bias=spatial_bias,
@@ -210,14 +218,16 @@ class SpatialAttention(FeatureMapLayer):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are data_format, synchronized and Keras' own."""
+        """The spatial gate of `spec`; `options` are those after the spec's."""
         return cls(**spec.spatial_arguments(), **options)
 
     def descriptor(self, x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
-        x, pooled = ops.pool_channels(x, channel)
+            return x, self.squeeze(
+                ops.scale(ops.at_least_float32(x), channel, kernels=self.kernels)
+            )
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
         maps = keras.ops.concatenate(pooled, -1)
         light = self.spec.pooling == "light"
         return x, keras.ops.sum(maps, -1, keepdims=True) / 2 if light else maps
@@ -239,7 +249,7 @@ class SpatialAttention(FeatureMapLayer):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         x, spatial = self.attend(self.accept(x, training), training=training)
-        return self.from_channels_last(ops.scale(x, spatial=spatial))
+        return self.from_channels_last(ops.scale(x, spatial=spatial, kernels=self.kernels))
 
     def get_config(self) -> dict[str, Any]:
         own = {"synchronized": self.synchronized}
@@ -259,6 +269,8 @@ class CBAM(FeatureMapLayer):
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy, on the TensorFlow backend; on JAX keras.distribution does so by itself.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -299,11 +311,13 @@ class CBAM(FeatureMapLayer):
         rank: int = 2,
         data_format: str | None = None,
         synchronized: bool = False,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             channels,
             data_format,
+            kernels,
             kwargs,
             reduction=reduction,
             hidden=hidden,
@@ -327,6 +341,7 @@ class CBAM(FeatureMapLayer):
         # What reaches the gates has the right dtype already, and they are not to change it.
         options = {
             "data_format": "channels_last", "dtype": self.gate_dtype, "autocast": False,
+            "kernels": self.kernels,
         }  # fmt: skip
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, name="channel", **options)
@@ -338,7 +353,7 @@ class CBAM(FeatureMapLayer):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are data_format, synchronized and Keras' own."""
+        """The block of `spec`; `options` are those after the spec's."""
         return cls(**spec.to_dict(), **options)
 
     def gates(
@@ -364,7 +379,7 @@ class CBAM(FeatureMapLayer):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         x, channel, spatial = self.gates(self.accept(x, training), training)
-        y = ops.scale(x, channel, spatial, residual=self.spec.residual)
+        y = ops.scale(x, channel, spatial, residual=self.spec.residual, kernels=self.kernels)
         return self.from_channels_last(y)
 
     def get_config(self) -> dict[str, Any]:
@@ -385,6 +400,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`; where
             `channels` is None the first input tells.
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -407,6 +424,7 @@ class SqueezeExcitation(ChannelAttention):
         gate: str = "sigmoid",
         rank: int = 2,
         data_format: str | None = None,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -418,6 +436,7 @@ class SqueezeExcitation(ChannelAttention):
             gate=gate,
             rank=rank,
             data_format=data_format,
+            kernels=kernels,
             **kwargs,
         )
 

@@ -141,10 +141,7 @@ def _max(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
 
 def _sum_over_space(x: tf.Tensor, spatial: tf.Tensor | None = None) -> tf.Tensor:
     """The sum of Ms * x over space, (N, *S, C) -> (N, 1.., C)."""
-    if _has_gpu():
-        space = tuple(range(1, len(x.shape) - 1))
-        return tf.reduce_sum(x if spatial is None else spatial * x, space, keepdims=True)
-    # As a product it is faster, under XLA many times.
+    # As a product it is faster than as a sum, under XLA many times.
     batch, *space, channels = _sizes(x)
     positions = math.prod(space)
     weights = tf.ones((batch, positions), x.dtype) if spatial is None else spatial
@@ -155,22 +152,17 @@ def _sum_over_space(x: tf.Tensor, spatial: tf.Tensor | None = None) -> tf.Tensor
 
 def _sum_over_channels(x: tf.Tensor, channel: tf.Tensor | None = None) -> tf.Tensor:
     """The sum of Mc * x over channels, (N, *S, C) -> (N, *S, 1)."""
-    if channel is None or _has_gpu():
-        return tf.reduce_sum(x if channel is None else channel * x, -1, keepdims=True)
+    if channel is None:
+        return tf.reduce_sum(x, -1, keepdims=True)
     batch, *space, channels = _sizes(x)
     column = tf.reshape(channel, (batch, channels, 1))
     total = tf.matmul(tf.reshape(x, (batch, math.prod(space), channels)), column)
     return tf.reshape(total, (batch, *space, 1))
 
 
-def _has_gpu() -> bool:
-    """Whether products may be rounded to TF32, which sums are not."""
-    return bool(tf.config.list_logical_devices("GPU"))
-
-
 def _sizes(x: tf.Tensor) -> list[Any]:
     """The shape of x, in numbers as far as they are known."""
-    known = x.shape.as_list()
+    known: list[Any] = x.shape.as_list()
     if None not in known:
         return known
     found = tf.unstack(tf.shape(x))

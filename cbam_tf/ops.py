@@ -16,13 +16,22 @@ def at_least_float32(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
 
 
-def path(kernels: bool = True) -> str:
+def path(x: tf.Tensor, *, kernels: bool = True) -> str:
     """How the primitives compute: "fused", with gradients of their own, or "composition".
 
-    The environment variable CBAM_KERNELS=off, read when a graph is traced, turns the former off.
+    The former is for CPUs, for elsewhere products of float32 may be rounded to TF32, but not for a
+    batch of 0. The environment variable CBAM_KERNELS=off, read when a graph is traced, turns the
+    former off.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from cbam_tf import ops
+        >>> ops.path(tf.ones([2, 7, 7, 8])), ops.path(tf.ones([2, 7, 7, 8]), kernels=False)
+        ('fused', 'composition')
     """
-    off = os.environ.get("CBAM_KERNELS") == "off"
-    return "fused" if kernels and not off else "composition"
+    is_on = kernels and os.environ.get("CBAM_KERNELS") != "off"
+    fits = 0 not in tuple(x.shape) and not tf.config.list_logical_devices("GPU")
+    return "fused" if is_on and fits else "composition"
 
 
 def pool_space(
@@ -32,7 +41,7 @@ def pool_space(
 
     x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
     """
-    if path(kernels) == "fused" and set(pools) <= set(fused.POOLS):
+    if path(x, kernels=kernels) == "fused" and set(pools) <= set(fused.POOLS):
         return fused.pool_space(x, pools, spatial)
     refined = _refined(x, spatial)
     space = tuple(range(1, len(x.shape) - 1))
@@ -43,7 +52,7 @@ def pool_channels(
     x: tf.Tensor, channel: tf.Tensor | None = None, *, kernels: bool = True
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
-    if path(kernels) == "fused":
+    if path(x, kernels=kernels) == "fused":
         return fused.pool_channels(x, channel)
     refined = _refined(x, channel)
     return x, [avg(refined, (-1,)), max(refined, (-1,))]
@@ -58,7 +67,7 @@ def scale(
     kernels: bool = True,
 ) -> tf.Tensor:
     """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
-    if path(kernels) == "fused":
+    if path(x, kernels=kernels) == "fused":
         return fused.scale(x, channel, spatial, residual=residual)
     refined = _refined(_refined(x, channel), spatial)
     return tf.cast(at_least_float32(x) + refined if residual else refined, x.dtype)
