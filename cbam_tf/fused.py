@@ -62,7 +62,7 @@ def scale(
                 slopes.append(_sum_over_channels(shared, channel))
             return slopes
 
-        return forward(*map(tf.stop_gradient, (x, *gates))), _when_it_comes(backward)
+        return forward(*_unrecorded(x, *gates)), _when_it_comes(backward)
 
     return scaled(x, *gates)
 
@@ -77,7 +77,7 @@ def _pool(
 
     @tf.custom_gradient
     def pooled(x: tf.Tensor, *gates: tf.Tensor) -> Any:
-        refined = _refined(*map(tf.stop_gradient, (x, *gates)))
+        refined = _refined(*_unrecorded(x, *gates))
         values = [_avg(refined, axes) if pool == "avg" else _max(refined, axes) for pool in pools]
 
         def backward(*dvalues: tf.Tensor) -> list[tf.Tensor]:
@@ -115,6 +115,14 @@ def _when_it_comes(backward: Callable[..., list[tf.Tensor]]) -> Callable[..., li
             return backward(*upstream)
 
     return gradient
+
+
+def _unrecorded(*inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The inputs for a forward pass of which an eager tape shall keep nothing.
+
+    A graph needs none, and has tangents of what the forward pass does.
+    """
+    return tuple(map(tf.stop_gradient, inputs)) if tf.executing_eagerly() else inputs
 
 
 def _wide(x: tf.Tensor) -> tf.Tensor:
