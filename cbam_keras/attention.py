@@ -31,6 +31,8 @@ class ChannelAttention(FeatureMapLayer):
         channels, reduction, hidden, mlp_bias, channel_pools, gate, pooling, rank: see
             `cbam_core.CBAMSpec`; where `channels` is None the first input tells.
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -62,11 +64,13 @@ class ChannelAttention(FeatureMapLayer):
         pooling: str = "separate",
         rank: int = 2,
         data_format: str | None = None,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             channels,
             data_format,
+            kernels,
             kwargs,
             reduction=reduction,
             hidden=hidden,
@@ -87,26 +91,30 @@ class ChannelAttention(FeatureMapLayer):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are data_format and those of a Keras layer."""
+        """The channel gate of `spec`; `options` are those after the spec's."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Tensor) -> Tensor:
         """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(ops.relu(self.reduce(v)))
 
-    def gate(self, x: Tensor, training: bool = False) -> Tensor:
-        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
-        x = self.to_channels_last(self.accept(x))
-        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+    def gate(self, x: Tensor, spatial: Tensor | None = None) -> Tensor:
+        """Mc (N, 1.., C) of x (N, *S, C), or of Ms * x, in at least float32."""
+        x, spatial = self.accept(x), self.to_channels_last(spatial)
+        return self.from_channels_last(self.attend(x, spatial)[1])
+
+    def attend(self, x: Tensor, spatial: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (N, *S, C), handed on as the primitives do, and Mc."""
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = keras.ops.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = keras.ops.sum(descriptors, 0, keepdims=True) / len(pooled)
         logits = keras.ops.sum(self.mlp(descriptors), 0)
-        gate = ops.GATES[self.spec.gate](logits)
-        return self.from_channels_last(gate[(slice(None), *[None] * self.spec.rank)])
+        return x, ops.GATES[self.spec.gate](logits)[(slice(None), *[None] * self.spec.rank)]
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        return keras.ops.cast(keras.ops.multiply(self.gate(x), x), x.dtype)
+        x, channel = self.attend(self.accept(x))
+        return self.from_channels_last(ops.scale(x, channel, kernels=self.kernels))
 
     def get_config(self) -> dict[str, Any]:
         return {**self.declared.channel_arguments(), **super().get_config()}
@@ -126,6 +134,8 @@ class SpatialAttention(FeatureMapLayer):
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy, on the TensorFlow backend; on JAX keras.distribution does so by itself.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -158,11 +168,13 @@ class SpatialAttention(FeatureMapLayer):
         rank: int = 2,
         data_format: str | None = None,
         synchronized: bool = False,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             channels,
             data_format,
+            kernels,
             kwargs,
             kernel_size=kernel_size,
             spatial_bias=spatial_bias,
@@ -206,27 +218,38 @@ class SpatialAttention(FeatureMapLayer):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are data_format, synchronized and Keras' own."""
+        """The spatial gate of `spec`; `options` are those after the spec's."""
         return cls(**spec.spatial_arguments(), **options)
 
-    def descriptor(self, x: Tensor) -> Tensor:
-        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+    def descriptor(self, x: Tensor, channel: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return self.squeeze(x)
-        maps = keras.ops.concatenate(ops.pool_channels(x), -1)
+            return x, self.squeeze(
+                ops.scale(ops.at_least_float32(x), channel, kernels=self.kernels)
+            )
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
+        maps = keras.ops.concatenate(pooled, -1)
         light = self.spec.pooling == "light"
-        return keras.ops.sum(maps, -1, keepdims=True) / 2 if light else maps
+        return x, keras.ops.sum(maps, -1, keepdims=True) / 2 if light else maps
 
-    def gate(self, x: Tensor, training: bool = False) -> Tensor:
-        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
-        x = self.to_channels_last(self.accept(x, training))
-        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+    def gate(self, x: Tensor, channel: Tensor | None = None, training: bool = False) -> Tensor:
+        """Ms (N, *S, 1) of x (N, *S, C), or of Mc * x, in at least float32."""
+        x, channel = self.accept(x, training), self.to_channels_last(channel)
+        return self.from_channels_last(self.attend(x, channel, training)[1])
+
+    def attend(
+        self, x: Tensor, channel: Tensor | None = None, training: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """x (N, *S, C), handed on as the primitives do, and Ms."""
+        x, descriptor = self.descriptor(x, channel)
+        logits = self.conv(descriptor)
         if self.spec.spatial_norm:
             logits = self.norm(logits, training=training)
-        return self.from_channels_last(ops.GATES[self.spec.gate](logits))
+        return x, ops.GATES[self.spec.gate](logits)
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        return keras.ops.cast(keras.ops.multiply(self.gate(x, training=training), x), x.dtype)
+        x, spatial = self.attend(self.accept(x, training), training=training)
+        return self.from_channels_last(ops.scale(x, spatial=spatial, kernels=self.kernels))
 
     def get_config(self) -> dict[str, Any]:
         own = {"synchronized": self.synchronized}
@@ -246,6 +269,8 @@ class CBAM(FeatureMapLayer):
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy, on the TensorFlow backend; on JAX keras.distribution does so by itself.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -286,11 +311,13 @@ class CBAM(FeatureMapLayer):
         rank: int = 2,
         data_format: str | None = None,
         synchronized: bool = False,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             channels,
             data_format,
+            kernels,
             kwargs,
             reduction=reduction,
             hidden=hidden,
@@ -314,6 +341,7 @@ class CBAM(FeatureMapLayer):
         # What reaches the gates has the right dtype already, and they are not to change it.
         options = {
             "data_format": "channels_last", "dtype": self.gate_dtype, "autocast": False,
+            "kernels": self.kernels,
         }  # fmt: skip
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, name="channel", **options)
@@ -325,29 +353,34 @@ class CBAM(FeatureMapLayer):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are data_format, synchronized and Keras' own."""
+        """The block of `spec`; `options` are those after the spec's."""
         return cls(**spec.to_dict(), **options)
 
-    def refine(self, x: Tensor, training: bool = False) -> Tensor:
-        """Both gates in the order of the spec, without the residual."""
+    def gates(
+        self, x: Tensor, training: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """x (N, *S, C) handed on, Mc and Ms in the order of the spec; None for a gate it lacks."""
+        channel = spatial = None
         match self.spec.order:
             case "channel_spatial":
-                return self.spatial(self.channel(x), training=training)
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, channel, training)
             case "spatial_channel":
-                return self.channel(self.spatial(x, training=training))
+                x, spatial = self.spatial.attend(x, None, training)
+                x, channel = self.channel.attend(x, spatial)
             case "parallel":
-                return self.channel.gate(x) * self.spatial.gate(x, training=training) * x
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, None, training)
             case "channel":
-                return self.channel(x)
+                x, channel = self.channel.attend(x)
             case _:
-                return self.spatial(x, training=training)
+                x, spatial = self.spatial.attend(x, None, training)
+        return x, channel, spatial
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        # One rounding to a half precision at the end, none between the gates.
-        wide = ops.at_least_float32(self.to_channels_last(self.accept(x, training)))
-        y = self.refine(wide, training=training)
-        y = self.from_channels_last(wide + y if self.spec.residual else y)
-        return keras.ops.cast(y, x.dtype)
+        x, channel, spatial = self.gates(self.accept(x, training), training)
+        y = ops.scale(x, channel, spatial, residual=self.spec.residual, kernels=self.kernels)
+        return self.from_channels_last(y)
 
     def get_config(self) -> dict[str, Any]:
         own = {"synchronized": self.synchronized}
@@ -367,6 +400,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`; where
             `channels` is None the first input tells.
         data_format: "channels_last", "channels_first" or None for Keras' own setting.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         **kwargs: name, dtype and the like, see `keras.layers.Layer`.
 
     Shape:
@@ -389,6 +424,7 @@ class SqueezeExcitation(ChannelAttention):
         gate: str = "sigmoid",
         rank: int = 2,
         data_format: str | None = None,
+        kernels: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -400,6 +436,7 @@ class SqueezeExcitation(ChannelAttention):
             gate=gate,
             rank=rank,
             data_format=data_format,
+            kernels=kernels,
             **kwargs,
         )
 

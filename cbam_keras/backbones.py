@@ -152,7 +152,7 @@ class PlainHead(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        (average,) = ops.pool_space(ops.at_least_float32(x), ("avg",))
+        _, (average,) = ops.pool_space(x, ("avg",))
         return self.linear(keras.ops.cast(average, x.dtype))
 
 
@@ -176,7 +176,7 @@ class DualPoolingHead(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        descriptors = ops.pool_space(ops.at_least_float32(x), ("avg", "max"))
+        _, descriptors = ops.pool_space(x, ("avg", "max"))
         reduced = self.reduce(keras.ops.cast(keras.ops.concatenate(descriptors, -1), x.dtype))
         return self.linear(self.dropout(reduced, training=training))
 

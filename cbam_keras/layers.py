@@ -205,6 +205,7 @@ class FeatureMapLayer(keras.layers.Layer):
         channels: as the constructor got it; None where `build` is to find it.
         declared: the spec of the constructor's arguments, with one channel for an unknown number.
         data_format: "channels_last" or "channels_first".
+        kernels: whether the primitives may have gradients and kernels of their own.
         synchronized: whether a norm takes its statistics over all replicas.
     """
 
@@ -214,6 +215,7 @@ class FeatureMapLayer(keras.layers.Layer):
         self,
         channels: int | None,
         data_format: str | None,
+        kernels: bool,
         layer_arguments: dict[str, Any],
         **spec_arguments: Any,
     ) -> None:
@@ -221,7 +223,7 @@ class FeatureMapLayer(keras.layers.Layer):
         self.declared = CBAMSpec(1 if channels is None else channels, **spec_arguments)
         self.channels = None if channels is None else self.declared.channels
         self._spec = None if channels is None else self.declared
-        self.data_format = check_data_format(data_format)
+        self.data_format, self.kernels = check_data_format(data_format), kernels
 
     @property
     def channel_axis(self) -> int:
@@ -269,7 +271,7 @@ class FeatureMapLayer(keras.layers.Layer):
         return channels
 
     def accept(self, x: Tensor, training: bool = False) -> Tensor:
-        """x as a tensor of the policy's dtype, checked; the first one builds the layer."""
+        """x as a tensor (N, *S, C) of the policy's dtype, checked; the first builds the layer."""
         x = self.dtype_policy.convert_input(x, self.autocast, self.input_dtype)
         if not self.built:
             self.build(x.shape)
@@ -283,10 +285,10 @@ class FeatureMapLayer(keras.layers.Layer):
                 has_norm and training and self.trainable and not self.synchronized
             ),
         )
-        return x
+        return self.to_channels_last(x)
 
-    def to_channels_last(self, x: Tensor) -> Tensor:
-        return x if self.channel_axis == -1 else keras.ops.moveaxis(x, 1, -1)
+    def to_channels_last(self, x: Tensor | None) -> Tensor | None:
+        return x if x is None or self.channel_axis == -1 else keras.ops.moveaxis(x, 1, -1)
 
     def from_channels_last(self, x: Tensor) -> Tensor:
         return x if self.channel_axis == -1 else keras.ops.moveaxis(x, -1, 1)
@@ -295,7 +297,7 @@ class FeatureMapLayer(keras.layers.Layer):
         return tuple(input_shape)
 
     def compute_output_spec(self, x: Tensor, training: bool = False) -> keras.KerasTensor:
-        x = self.accept(x, training)
+        x = self.from_channels_last(self.accept(x, training))
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -303,13 +305,16 @@ class FeatureMapLayer(keras.layers.Layer):
             **super().get_config(),
             "channels": self.channels,
             "data_format": self.data_format,
+            **({} if self.kernels else {"kernels": False}),
         }
 
     def arguments(self, *fixed: str) -> str:
         """The constructor arguments that `repr` shows; see `CBAMSpec.arguments`."""
-        if self._spec is None:
-            return self.declared.arguments(*fixed).partition(", ")[2]
-        return self._spec.arguments(*fixed)
+        kernels = [] if self.kernels else ["kernels=False"]
+        if self._spec is not None:
+            return ", ".join([self._spec.arguments(*fixed), *kernels])
+        known = self.declared.arguments(*fixed).partition(", ")[2]
+        return ", ".join([known, *kernels] if known else kernels)
 
 
 def check_data_format(data_format: str | None) -> str:

@@ -7,10 +7,13 @@ On JAX and torch, Keras promotes float64 to float32 (`keras.backend.result_type`
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 
 import keras
 from keras import KerasTensor as Tensor
+
+from cbam_keras import fused
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -19,15 +22,83 @@ def at_least_float32(x: Tensor) -> Tensor:
     return keras.ops.cast(x, "float32") if half else x
 
 
-def pool_space(x: Tensor, pools: Sequence[str]) -> list[Tensor]:
-    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+def path(x: Tensor, *, kernels: bool = True) -> str:
+    """How the primitives compute: "fused", with gradients of their own, or "composition".
+
+    The former is for CPUs, for elsewhere products of float32 may be rounded to TF32, but not for a
+    batch of 0. The environment variable CBAM_KERNELS=off, read when a graph is traced, turns the
+    former off.
+
+    Example:
+        >>> import keras
+        >>> from cbam_keras import ops
+        >>> x = keras.ops.ones((2, 7, 7, 8))
+        >>> ops.path(x), ops.path(x, kernels=False)
+        ('fused', 'composition')
+    """
+    is_on = kernels and os.environ.get("CBAM_KERNELS") != "off"
+    fits = 0 not in tuple(x.shape) and _is_on_cpu()
+    return "fused" if is_on and fits else "composition"
+
+
+def pool_space(
+    x: Tensor, pools: Sequence[str], spatial: Tensor | None = None, *, kernels: bool = True
+) -> tuple[Tensor, list[Tensor]]:
+    """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
+
+    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    """
+    if path(x, kernels=kernels) == "fused" and set(pools) <= set(fused.POOLS):
+        return fused.pool_space(x, pools, spatial)
+    refined = _refined(x, spatial)
     space = tuple(range(1, x.ndim - 1))
-    return [keras.ops.squeeze(POOLS[pool](x, space), space) for pool in pools]
+    return x, [keras.ops.squeeze(POOLS[pool](refined, space), space) for pool in pools]
 
 
-def pool_channels(x: Tensor) -> list[Tensor]:
-    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
-    return [avg(x, (-1,)), max(x, (-1,))]
+def pool_channels(
+    x: Tensor, channel: Tensor | None = None, *, kernels: bool = True
+) -> tuple[Tensor, list[Tensor]]:
+    """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
+    if path(x, kernels=kernels) == "fused":
+        return fused.pool_channels(x, channel)
+    refined = _refined(x, channel)
+    return x, [avg(refined, (-1,)), max(refined, (-1,))]
+
+
+def scale(
+    x: Tensor,
+    channel: Tensor | None = None,
+    spatial: Tensor | None = None,
+    *,
+    residual: bool = False,
+    kernels: bool = True,
+) -> Tensor:
+    """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
+    if path(x, kernels=kernels) == "fused":
+        return fused.scale(x, channel, spatial, residual=residual)
+    refined = _refined(_refined(x, channel), spatial)
+    return keras.ops.cast(at_least_float32(x) + refined if residual else refined, x.dtype)
+
+
+def _is_on_cpu() -> bool:
+    match keras.config.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return not tf.config.list_logical_devices("GPU")
+        case "jax":
+            import jax
+
+            return jax.default_backend() == "cpu"
+        case _:
+            import torch
+
+            return not torch.cuda.is_available()
+
+
+def _refined(x: Tensor, gate: Tensor | None) -> Tensor:
+    x = at_least_float32(x)
+    return x if gate is None else keras.ops.multiply(gate, x)
 
 
 def avg(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -51,24 +122,13 @@ def max(x: Tensor, axes: tuple[int, ...]) -> Tensor:
             # fused multiply-add here, none there): then nothing equals y, and only the first
             # place is sure. Of x - y, since Keras on JAX searches in float32, where different
             # float64 values may be one.
-            is_max = keras.ops.logical_or(x == y, _is_first_max(x - y, axes))
+            is_max = keras.ops.logical_or(x == y, fused.is_first_max(x - y, axes))
             is_max = keras.ops.cast(is_max, x.dtype)
             return is_max * (dy / keras.ops.sum(is_max, axes, keepdims=True))
 
         return y, gradient
 
     return split_evenly(x)
-
-
-def _is_first_max(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    shape, start = keras.ops.shape(x), axes[0] % x.ndim
-    size = math.prod(shape[axis] for axis in axes)
-    flat = keras.ops.reshape(x, (*shape[:start], size, *shape[start + len(axes) :]))
-    first = keras.ops.expand_dims(keras.ops.argmax(flat, start), start)
-    places = keras.ops.reshape(
-        keras.ops.arange(size, dtype=first.dtype), (size, *[1] * (flat.ndim - start - 1))
-    )
-    return keras.ops.reshape(first == places, shape)
 
 
 def lp(x: Tensor, axes: tuple[int, ...]) -> Tensor:

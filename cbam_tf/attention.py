@@ -30,6 +30,8 @@ class ChannelAttention(tf.Module):
             `cbam_core.CBAMSpec`.
         data_format: "channels_last", or "channels_first" for x (N, C, *S).
         dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate(x)` is Mc (N, 1.., C).
@@ -61,10 +63,11 @@ class ChannelAttention(tf.Module):
         rank: int = 2,
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = check_data_format(data_format)
+        self.data_format, self.kernels = check_data_format(data_format), kernels
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -83,27 +86,30 @@ class ChannelAttention(tf.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are data_format, dtype and name."""
+        """The channel gate of `spec`; `options` are data_format, dtype, kernels, name."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: tf.Tensor) -> tf.Tensor:
         """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(ops.relu(self.reduce(v)))
 
-    def gate(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
-        x = _channels_last(self, x)
-        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+    def gate(self, x: tf.Tensor, spatial: tf.Tensor | None = None) -> tf.Tensor:
+        """Mc (N, 1.., C) of x (N, *S, C), or of Ms * x, in at least float32."""
+        channel = self.attend(_accepted(self, x), _channels_last(self, spatial))[1]
+        return _like_input(self, channel)
+
+    def attend(self, x: tf.Tensor, spatial: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """x (N, *S, C), handed on as the primitives do, and Mc."""
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = tf.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = tf.reduce_mean(descriptors, 0, keepdims=True)
         logits = tf.reduce_sum(self.mlp(descriptors), 0)
-        gate = ops.GATES[self.spec.gate](logits)[(slice(None), *[None] * self.spec.rank)]
-        return _like_input(self, gate)
+        return x, ops.GATES[self.spec.gate](logits)[(slice(None), *[None] * self.spec.rank)]
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x = tf.convert_to_tensor(x)
-        return tf.cast(self.gate(x, training=training) * ops.at_least_float32(x), x.dtype)
+        x, channel = self.attend(_accepted(self, x))
+        return _like_input(self, ops.scale(x, channel, kernels=self.kernels))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -119,6 +125,8 @@ class SpatialAttention(tf.Module):
         dtype: of the parameters; a norm's stay at least float32.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> y (N, *S, C); `gate(x)` is Ms (N, *S, 1).
@@ -151,10 +159,12 @@ class SpatialAttention(tf.Module):
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
         synchronized: bool = False,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = check_data_format(data_format)
+        self.data_format, self.kernels = check_data_format(data_format), kernels
+        self.synchronized = synchronized
         self.spec = spec = CBAMSpec(
             channels,
             kernel_size=kernel_size,
@@ -185,30 +195,42 @@ class SpatialAttention(tf.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are data_format, dtype, synchronized and name."""
+        """The spatial gate of `spec`; `options` are those after the spec's."""
         return cls(**spec.spatial_arguments(), **options)
 
-    def descriptor(self, x: tf.Tensor) -> tf.Tensor:
-        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+    def descriptor(
+        self, x: tf.Tensor, channel: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return self.squeeze(x)
-        maps = tf.concat(ops.pool_channels(x), -1)
+            return x, self.squeeze(
+                ops.scale(ops.at_least_float32(x), channel, kernels=self.kernels)
+            )
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
+        maps = tf.concat(pooled, -1)
         light = self.spec.pooling == "light"
-        return tf.reduce_mean(maps, -1, keepdims=True) if light else maps
+        return x, tf.reduce_mean(maps, -1, keepdims=True) if light else maps
 
-    def gate(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
-        # A batch that other replicas share may be a single position on this one.
-        batch_statistics = self.spec.spatial_norm and training and not self.norm.synchronized
-        x = _channels_last(self, x, batch_statistics=batch_statistics)
-        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+    def gate(
+        self, x: tf.Tensor, channel: tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """Ms (N, *S, 1) of x (N, *S, C), or of Mc * x, in at least float32."""
+        x, channel = _accepted(self, x, training), _channels_last(self, channel)
+        return _like_input(self, self.attend(x, channel, training)[1])
+
+    def attend(
+        self, x: tf.Tensor, channel: tf.Tensor | None = None, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """x (N, *S, C), handed on as the primitives do, and Ms."""
+        x, descriptor = self.descriptor(x, channel)
+        logits = self.conv(descriptor)
         if self.spec.spatial_norm:
             logits = self.norm(logits, training=training)
-        return _like_input(self, ops.GATES[self.spec.gate](logits))
+        return x, ops.GATES[self.spec.gate](logits)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x = tf.convert_to_tensor(x)
-        return tf.cast(self.gate(x, training=training) * ops.at_least_float32(x), x.dtype)
+        x, spatial = self.attend(_accepted(self, x, training), training=training)
+        return _like_input(self, ops.scale(x, spatial=spatial, kernels=self.kernels))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -223,6 +245,8 @@ class CBAM(tf.Module):
         dtype: of the parameters; a norm's stay at least float32.
         synchronized: whether a norm takes its statistics over all replicas of a tf.distribute
             strategy.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> y (N, *S, C).
@@ -263,10 +287,12 @@ class CBAM(tf.Module):
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
         synchronized: bool = False,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.data_format = check_data_format(data_format)
+        self.data_format, self.kernels = check_data_format(data_format), kernels
+        self.synchronized = synchronized
         self.spec = spec = CBAMSpec(
             channels,
             reduction=reduction,
@@ -285,7 +311,9 @@ class CBAM(tf.Module):
             norm_momentum=norm_momentum,
             rank=rank,
         )
-        options: dict[str, Any] = {"data_format": data_format, "dtype": dtype}
+        options: dict[str, Any] = {
+            "data_format": data_format, "dtype": dtype, "kernels": kernels,
+        }  # fmt: skip
         with self.name_scope:
             if spec.has_channel_gate:
                 self.channel = ChannelAttention.from_spec(spec, **options, name="channel")
@@ -295,30 +323,35 @@ class CBAM(tf.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are data_format, dtype, synchronized and name."""
+        """The block of `spec`; `options` are those after the spec's."""
         return cls(**spec.to_dict(), **options)
 
     @tf.autograph.experimental.do_not_convert  # AutoGraph does not know `match`.
-    def refine(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Both gates in the order of the spec, without the residual."""
+    def gates(
+        self, x: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
+        """x (N, *S, C) handed on, Mc and Ms in the order of the spec; None for a gate it lacks."""
+        channel = spatial = None
         match self.spec.order:
             case "channel_spatial":
-                return self.spatial(self.channel(x), training=training)
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, channel, training)
             case "spatial_channel":
-                return self.channel(self.spatial(x, training=training))
+                x, spatial = self.spatial.attend(x, None, training)
+                x, channel = self.channel.attend(x, spatial)
             case "parallel":
-                return self.channel.gate(x) * self.spatial.gate(x, training=training) * x
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, None, training)
             case "channel":
-                return self.channel(x)
+                x, channel = self.channel.attend(x)
             case _:
-                return self.spatial(x, training=training)
+                x, spatial = self.spatial.attend(x, None, training)
+        return x, channel, spatial
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        # One rounding to a half precision at the end, none between the gates.
-        x = tf.convert_to_tensor(x)
-        wide = ops.at_least_float32(x)
-        y = self.refine(wide, training=training)
-        return tf.cast(wide + y if self.spec.residual else y, x.dtype)
+        x, channel, spatial = self.gates(_accepted(self, x, training), training)
+        y = ops.scale(x, channel, spatial, residual=self.spec.residual, kernels=self.kernels)
+        return _like_input(self, y)
 
     def __repr__(self) -> str:
         return _repr(self)
@@ -333,6 +366,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
         data_format: "channels_last", or "channels_first" for x (N, C, *S).
         dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate(x)` is (N, 1.., C).
@@ -355,6 +390,7 @@ class SqueezeExcitation(ChannelAttention):
         rank: int = 2,
         data_format: str = "channels_last",
         dtype: tf.DType = tf.float32,
+        kernels: bool = True,
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -367,12 +403,13 @@ class SqueezeExcitation(ChannelAttention):
             rank=rank,
             data_format=data_format,
             dtype=dtype,
+            kernels=kernels,
             name=name,
         )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a squeeze-and-excitation `spec`; options: data_format, dtype, name."""
+        """The block of a squeeze-and-excitation `spec`; `options` as a channel gate's."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:
@@ -383,20 +420,33 @@ def _repr(module: Any, *fixed: str) -> str:
     """The call that builds the module, without its `fixed` arguments."""
     is_default = module.data_format == "channels_last"
     data_format = "" if is_default else f", data_format={module.data_format!r}"
-    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{data_format})"
+    kernels = "" if module.kernels else ", kernels=False"
+    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{data_format}{kernels})"
 
 
-def _channels_last(module: Any, x: tf.Tensor, batch_statistics: bool = False) -> tf.Tensor:
+def _accepted(module: Any, x: tf.Tensor, training: bool = False) -> tf.Tensor:
     """x, checked, in the layout (N, *S, C) in which the gates compute on every device."""
-    x = tf.convert_to_tensor(x)
-    axes, channel_axis = module.spec.rank + 2, CHANNEL_AXIS[module.data_format]
-    shape = (None,) * axes if x.shape.rank is None else tuple(x.shape)
+    x, axes = tf.convert_to_tensor(x), module.spec.rank + 2
+    has_norm = module.spec.has_spatial_gate and module.spec.spatial_norm
+    # A batch that other replicas share may be a single position on this one.
+    batch_statistics = has_norm and training and not module.synchronized
     check_input(
-        module.spec, shape, x.dtype, channel_axis=channel_axis, batch_statistics=batch_statistics
+        module.spec,
+        (None,) * axes if x.shape.rank is None else tuple(x.shape),
+        x.dtype,
+        channel_axis=CHANNEL_AXIS[module.data_format],
+        batch_statistics=batch_statistics,
     )
     if not x.shape.is_fully_defined():
         x = _checked_when_it_runs(module, x, batch_statistics)
-    return x if channel_axis == -1 else tf.transpose(x, (0, *range(2, axes), 1))
+    return _channels_last(module, x)
+
+
+def _channels_last(module: Any, x: tf.Tensor | None) -> tf.Tensor | None:
+    """x in the layout of the module's input, or a gate, as (N, *S, C)."""
+    if x is None or module.data_format == "channels_last":
+        return x
+    return tf.transpose(x, (0, *range(2, module.spec.rank + 2), 1))
 
 
 def _checked_when_it_runs(module: Any, x: tf.Tensor, batch_statistics: bool) -> tf.Tensor:
@@ -417,9 +467,9 @@ def _checked_when_it_runs(module: Any, x: tf.Tensor, batch_statistics: bool) -> 
         return tf.identity(x)
 
 
-def _like_input(module: Any, gate: tf.Tensor) -> tf.Tensor:
-    """A gate (N, *S, C) in the layout of the module's input."""
+def _like_input(module: Any, x: tf.Tensor) -> tf.Tensor:
+    """x (N, *S, C), or a gate, in the layout of the module's input."""
     if module.data_format == "channels_last":
-        return gate
+        return x
     axes = module.spec.rank + 2
-    return tf.transpose(gate, (0, axes - 1, *range(1, axes - 1)))
+    return tf.transpose(x, (0, axes - 1, *range(1, axes - 1)))

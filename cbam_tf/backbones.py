@@ -149,7 +149,7 @@ class PlainHead(tf.Module):
             self.linear = Linear(features, num_classes, bias=True, name="linear", **options)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        (average,) = ops.pool_space(ops.at_least_float32(x), ("avg",))
+        _, (average,) = ops.pool_space(x, ("avg",))
         return self.linear(tf.cast(average, x.dtype))
 
 
@@ -175,7 +175,7 @@ class DualPoolingHead(tf.Module):
             self.linear = Linear(features, num_classes, bias=True, name="linear", **options)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        descriptors = ops.pool_space(ops.at_least_float32(x), ("avg", "max"))
+        _, descriptors = ops.pool_space(x, ("avg", "max"))
         reduced = self.reduce(tf.cast(tf.concat(descriptors, -1), x.dtype))
         return self.linear(self.dropout(reduced, training=training))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from cbam_tf import fused
 
 
 def at_least_float32(x: tf.Tensor) -> tf.Tensor:
@@ -13,15 +16,66 @@ def at_least_float32(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
 
 
-def pool_space(x: tf.Tensor, pools: Sequence[str]) -> list[tf.Tensor]:
-    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+def path(x: tf.Tensor, *, kernels: bool = True) -> str:
+    """How the primitives compute: "fused", with gradients of their own, or "composition".
+
+    The former is for CPUs, for elsewhere products of float32 may be rounded to TF32, but not for a
+    batch of 0. The environment variable CBAM_KERNELS=off, read when a graph is traced, turns the
+    former off.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from cbam_tf import ops
+        >>> ops.path(tf.ones([2, 7, 7, 8])), ops.path(tf.ones([2, 7, 7, 8]), kernels=False)
+        ('fused', 'composition')
+    """
+    is_on = kernels and os.environ.get("CBAM_KERNELS") != "off"
+    fits = 0 not in tuple(x.shape) and not tf.config.list_logical_devices("GPU")
+    return "fused" if is_on and fits else "composition"
+
+
+def pool_space(
+    x: tf.Tensor, pools: Sequence[str], spatial: tf.Tensor | None = None, *, kernels: bool = True
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
+
+    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    """
+    if path(x, kernels=kernels) == "fused" and set(pools) <= set(fused.POOLS):
+        return fused.pool_space(x, pools, spatial)
+    refined = _refined(x, spatial)
     space = tuple(range(1, len(x.shape) - 1))
-    return [tf.squeeze(POOLS[pool](x, space), space) for pool in pools]
+    return x, [tf.squeeze(POOLS[pool](refined, space), space) for pool in pools]
 
 
-def pool_channels(x: tf.Tensor) -> list[tf.Tensor]:
-    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
-    return [avg(x, (-1,)), max(x, (-1,))]
+def pool_channels(
+    x: tf.Tensor, channel: tf.Tensor | None = None, *, kernels: bool = True
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
+    if path(x, kernels=kernels) == "fused":
+        return fused.pool_channels(x, channel)
+    refined = _refined(x, channel)
+    return x, [avg(refined, (-1,)), max(refined, (-1,))]
+
+
+def scale(
+    x: tf.Tensor,
+    channel: tf.Tensor | None = None,
+    spatial: tf.Tensor | None = None,
+    *,
+    residual: bool = False,
+    kernels: bool = True,
+) -> tf.Tensor:
+    """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
+    if path(x, kernels=kernels) == "fused":
+        return fused.scale(x, channel, spatial, residual=residual)
+    refined = _refined(_refined(x, channel), spatial)
+    return tf.cast(at_least_float32(x) + refined if residual else refined, x.dtype)
+
+
+def _refined(x: tf.Tensor, gate: tf.Tensor | None) -> tf.Tensor:
+    x = at_least_float32(x)
+    return x if gate is None else gate * x
 
 
 def avg(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:

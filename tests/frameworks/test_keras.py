@@ -16,7 +16,7 @@ import cbam_core
 import cbam_keras
 from cbam_core import STATISTICS, CBAMSpec, parameters, reference
 from cbam_keras import CBAM, ChannelAttention, SpatialAttention, SqueezeExcitation
-from cbam_keras.evaluate import differentiate, evaluate
+from cbam_keras.evaluate import differentiate, evaluate, prepare
 from tests import specs
 from tests.compare import assert_equal
 from tests.frameworks.test_conformance import HALF_EPS, expected
@@ -142,6 +142,55 @@ def test_a_batch_of_0_has_gradients_of_0():
     for training in (False, True):
         arrays, _ = differentiate(build(OFFICIAL), x, x, training=training)
         assert not any(arrays[name].any() for name in arrays if name.startswith("grad:"))
+
+
+@pytest.mark.parametrize("order", ["channel_spatial", "spatial_channel", "parallel"])
+def test_second_derivatives_are_those_of_the_composition(order):
+    prepare("cpu")
+    spec = CBAMSpec(6, hidden=8, mlp_bias=True, kernel_size=3, order=order, residual=True)
+    x = specs.feature_map(spec)
+    found, right = (
+        {str(i): numpy(array) for i, array in enumerate(second_derivatives(block, x))}
+        for block in (build(spec), build(spec, kernels=False))
+    )
+    assert all(array.any() for array in right.values())
+    assert_equal(found, right, 1e-12)
+
+
+def second_derivatives(block, x):
+    """The gradients by x and the weights of (the gradient by x of x * y) * cos x."""
+    weights = [variable.value for variable in block.trainable_variables]
+    leaf = keras.ops.convert_to_tensor(x)
+    direction = keras.ops.convert_to_tensor(np.cos(x))
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as outer:
+                outer.watch(leaf)
+                with tf.GradientTape() as inner:
+                    inner.watch(leaf)
+                    y = leaf * block(leaf)
+                slope = inner.gradient(y, leaf)
+            return outer.gradient(slope, [leaf, *weights], direction)
+        case "jax":
+            import jax
+
+            def total(weights, x):
+                return (x * block.stateless_call(weights, [], x)[0]).sum()
+
+            def slope(weights, x):
+                return (jax.grad(total, 1)(weights, x) * direction).sum()
+
+            by_weights, by_x = jax.grad(slope, (0, 1))(weights, leaf)
+            return [by_x, *by_weights]
+        case _:
+            import torch
+
+            leaf.requires_grad_()
+            y = (leaf * block(leaf)).sum()
+            (slope,) = torch.autograd.grad(y, leaf, create_graph=True)
+            return torch.autograd.grad(slope, [leaf, *weights], direction)
 
 
 # Layouts
@@ -477,8 +526,11 @@ def test_a_synchronized_norm_is_saved_as_one_and_needs_tensorflow():
 @pytest.mark.parametrize("cls", LAYERS)
 def test_a_config_rebuilds_the_layer(cls, channels):
     options = {"data_format": "channels_first", "name": "attention", "dtype": "mixed_bfloat16"}
-    layer = cls(channels, **LAYERS[cls], **options, trainable=False)
+    assert "kernels" not in cls(channels).get_config()
+    layer = cls(channels, **LAYERS[cls], **options, kernels=False, trainable=False)
+    assert repr(layer).endswith(", kernels=False)")
     config = layer.get_config()
+    assert not config["kernels"]
     assert config.items() >= (LAYERS[cls] | {"channels": channels}).items()
     again = cls.from_config(config)
     assert again.get_config() == config

@@ -16,7 +16,7 @@ from cbam_tf import evaluate as evaluation
 from cbam_tf.weights import canonical_array, named_weights
 from tests import specs
 from tests.compare import assert_equal
-from tests.frameworks.test_conformance import expected
+from tests.frameworks.test_conformance import HALF_EPS, expected
 
 OFFICIAL = specs.SPECS["official"]
 MODES = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -366,6 +366,110 @@ def test_the_identity_stays_exact_when_compiled(jit):
         layer.kernel.assign(tf.zeros_like(layer.kernel))
     x = np.random.default_rng(0).standard_normal((2, 5, 4, 8)).astype(np.float32)
     assert tf.function(block, jit_compile=jit)(x).numpy().tobytes() == x.tobytes()
+
+
+COMPILERS = {
+    "eager": lambda call: call,
+    "function": tf.function,
+    "xla": lambda call: tf.function(call, jit_compile=True),
+}
+BOTH = CBAMSpec(6, hidden=8, mlp_bias=True, kernel_size=3, channel_pools=("max", "avg"))
+
+
+def same_with_and_without_kernels(run, spec=BOTH, limit=1e-12):
+    """Compare run(block) of a block with and of one without gradients of its own."""
+    found, right = (
+        {str(i): array.numpy() for i, array in enumerate(run(build(spec, kernels=kernels)))}
+        for kernels in (True, False)
+    )
+    assert all(array.any() for array in right.values())
+    assert_equal(found, right, limit)
+
+
+@pytest.mark.parametrize(
+    ("order", "compiler"),
+    [
+        ("channel_spatial", "eager"),
+        ("spatial_channel", "eager"),
+        ("parallel", "eager"),
+        ("channel_spatial", "function"),
+        ("channel_spatial", "xla"),
+    ],
+)
+def test_second_derivatives_are_those_of_the_composition(order, compiler):
+    spec = BOTH.replace(order=order, residual=True)
+    x = tf.constant(specs.feature_map(spec))
+    cotangent = tf.constant(cotangent_of(x))
+
+    def run(block):
+        @COMPILERS[compiler]
+        def second():
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    y = block(x)
+                slope = inner.gradient(y, x, cotangent)
+            return outer.gradient(slope, [x, *block.trainable_variables], x * cotangent)
+
+        return second()
+
+    same_with_and_without_kernels(run, spec)
+
+
+@pytest.mark.parametrize("compiler", ["eager", "function"])
+def test_tangents_jacobians_and_mapped_calls_are_those_of_the_composition(compiler):
+    x = tf.constant(specs.feature_map(BOTH))
+
+    def run(block):
+        @COMPILERS[compiler]
+        def all_three():
+            with tf.autodiff.ForwardAccumulator(x, 0.3 * x) as forward:
+                y = block(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                corner = block(x)[0, :2, :2]
+            mapped = tf.vectorized_map(lambda sample: block(sample[None])[0], x)
+            return forward.jvp(y), tape.jacobian(corner, x), mapped
+
+        return all_three()
+
+    same_with_and_without_kernels(run)
+
+
+def test_a_loaded_model_has_the_gradients_that_were_saved(tmp_path):
+    x, cotangent = specs.feature_map(BOTH), cotangent_of(specs.feature_map(BOTH))
+
+    def run(block):
+        unknown = tf.TensorSpec([None, None, None, 6], tf.float64)
+        block.serve = tf.function(lambda x: block(x), input_signature=[unknown])
+        tf.saved_model.save(block, str(tmp_path / str(block.kernels)))
+        loaded, leaf = tf.saved_model.load(str(tmp_path / str(block.kernels))), tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(leaf)
+            y = loaded.serve(leaf)
+        return y, tape.gradient(y, leaf, tf.constant(cotangent))
+
+    same_with_and_without_kernels(run)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_own_gradients_in_half_precision_are_rounded_once(dtype, compiler):
+    x = tf.cast(specs.feature_map(BOTH), dtype)
+    cotangent = tf.cast(cotangent_of(x), dtype)
+
+    def run(block):
+        @COMPILERS[compiler]
+        def gradient():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = block(x)
+            return [tf.cast(g, tf.float64) for g in tape.gradient(y, [x], cotangent)]
+
+        return gradient()
+
+    same_with_and_without_kernels(run, limit=8 * HALF_EPS[dtype])
 
 
 def test_kernels_start_he_normal_and_follow_the_seed():

@@ -14,7 +14,7 @@ from cbam_keras.evaluate import evaluate, prepare
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
@@ -106,6 +106,43 @@ def _load(layer, path):
 
 # Ending, dialect, and how its users load such a file into a layer.
 LOADS = [(".weights.h5", None, _load)]
+
+
+def kept(module, x):
+    """The shapes of the arrays that a pass over x keeps for the backward pass, weights included."""
+    return _KEPT[keras.backend.backend()](module, keras.ops.convert_to_tensor(x))
+
+
+def _kept_on_tensorflow(module, x):
+    from tests.frameworks.adapters import tf_adapter
+
+    return tf_adapter.kept(module, x)
+
+
+def _kept_on_jax(module, x):
+    import jax
+
+    weights = [variable.value for variable in module.trainable_variables]
+    others = [variable.value for variable in module.non_trainable_variables]
+    _, pullback = jax.vjp(lambda w, x: module.stateless_call(w, others, x)[0], weights, x)
+    return {id(array): array.shape for array in jax.tree.leaves(pullback)}.values()
+
+
+def _kept_on_torch(module, x):
+    import torch
+
+    found = {}
+
+    def pack(tensor):
+        found[tensor.untyped_storage().data_ptr()] = tuple(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(x.requires_grad_())
+    return found.values()
+
+
+_KEPT = {"tensorflow": _kept_on_tensorflow, "jax": _kept_on_jax, "torch": _kept_on_torch}
 
 
 class Mixed:

@@ -12,7 +12,7 @@ from cbam_tf.weights import canonical_array, named_weights
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -82,6 +82,31 @@ def _load_as_tensorflow_1(module, path):
 
 # Ending, dialect, and how its users load such a file into a module.
 LOADS = [(".tf", None, _load), (".tf", None, _load_as_tensorflow_1)]
+
+
+def kept(module, x):
+    """The shapes of the arrays that a pass over x keeps for the backward pass, weights included."""
+    forward = set()
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = module(x)
+        forward.update(op.name for op in x.graph.get_operations())
+        return tape.gradient(y, [x, *module.trainable_variables], tf.ones(y.shape, y.dtype))
+
+    graph = step.get_concrete_function(tf.constant(x)).graph
+    backward = [op for op in graph.get_operations() if op.name not in forward]
+    used = {_origin(t).ref() for op in backward for t in op.inputs if t.op.name in forward}
+    return [tuple(tensor.deref().shape) for tensor in used]
+
+
+def _origin(tensor):
+    """The tensor of which this is another name."""
+    while tensor.op.type in ("Identity", "IdentityN", "Reshape", "StopGradient"):
+        tensor = tensor.op.inputs[tensor.value_index]
+    return tensor
 
 
 class Mixed:
