@@ -92,20 +92,24 @@ class ChannelAttention(nnx.Module):
         """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(ops.relu(self.reduce(v)))
 
-    def gate(self, x: Array) -> Array:
-        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
+    def gate(self, x: Array, spatial: Array | None = None) -> Array:
+        """Mc (N, 1.., C) of x (N, *S, C), or of Ms * x, in at least float32."""
+        return self.attend(x, spatial)[1]
+
+    def attend(self, x: Array, spatial: Array | None = None) -> tuple[Array, Array]:
+        """x, handed on as the primitives do, and Mc."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1)
-        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
         descriptors = jnp.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = descriptors.mean(0, keepdims=True)
         logits = self.mlp(descriptors).sum(0)
         space = range(1, self.spec.rank + 1)
-        return jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
+        return x, jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        return (self.gate(x) * x).astype(x.dtype)
+        x, channel = self.attend(jnp.asarray(x, self.dtype))
+        return ops.scale(x, channel)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.arguments('order')})"
@@ -195,15 +199,20 @@ class SpatialAttention(nnx.Module):
         """The spatial gate of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
         return cls(**spec.spatial_arguments(), **options)
 
-    def descriptor(self, x: Array) -> Array:
-        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+    def descriptor(self, x: Array, channel: Array | None = None) -> tuple[Array, Array]:
+        """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return self.squeeze(x)
-        maps = jnp.concatenate(ops.pool_channels(x), -1)
-        return maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
+            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
+        x, pooled = ops.pool_channels(x, channel)
+        maps = jnp.concatenate(pooled, -1)
+        return x, maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
 
-    def gate(self, x: Array) -> Array:
-        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
+    def gate(self, x: Array, channel: Array | None = None) -> Array:
+        """Ms (N, *S, 1) of x (N, *S, C), or of Mc * x, in at least float32."""
+        return self.attend(x, channel)[1]
+
+    def attend(self, x: Array, channel: Array | None = None) -> tuple[Array, Array]:
+        """x, handed on as the primitives do, and Ms."""
         # A batch that other devices share may be a single position on this one.
         batch_statistics = (
             self.spec.spatial_norm
@@ -211,14 +220,15 @@ class SpatialAttention(nnx.Module):
             and self.norm.axis_name is None
         )
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1, batch_statistics=batch_statistics)
-        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+        x, descriptor = self.descriptor(x, channel)
+        logits = self.conv(descriptor)
         if self.spec.spatial_norm:
             logits = self.norm(logits)
-        return ops.GATES[self.spec.gate](logits)
+        return x, ops.GATES[self.spec.gate](logits)
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        return (self.gate(x) * x).astype(x.dtype)
+        x, spatial = self.attend(jnp.asarray(x, self.dtype))
+        return ops.scale(x, spatial=spatial)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.arguments('order')})"
@@ -295,7 +305,7 @@ class CBAM(nnx.Module):
             rank=rank,
         )
         self.dtype = dtype
-        # The gates get no dtype: they hand on at least float32, see __call__.
+        # The gates get no dtype: x has been cast before they see it.
         options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, **options)
@@ -307,25 +317,28 @@ class CBAM(nnx.Module):
         """The block of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
         return cls(**spec.to_dict(), **options)
 
-    def refine(self, x: Array) -> Array:
-        """Both gates in the order of the spec, without the residual."""
+    def gates(self, x: Array) -> tuple[Array, Array | None, Array | None]:
+        """x handed on, Mc and Ms in the order of the spec; None for a gate that it lacks."""
+        channel = spatial = None
         match self.spec.order:
             case "channel_spatial":
-                return self.spatial(self.channel(x))
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, channel)
             case "spatial_channel":
-                return self.channel(self.spatial(x))
+                x, spatial = self.spatial.attend(x)
+                x, channel = self.channel.attend(x, spatial)
             case "parallel":
-                return self.channel.gate(x) * self.spatial.gate(x) * x
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x)
             case "channel":
-                return self.channel(x)
+                x, channel = self.channel.attend(x)
             case _:
-                return self.spatial(x)
+                x, spatial = self.spatial.attend(x)
+        return x, channel, spatial
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        # One rounding to a half precision at the end, none between the gates.
-        y = self.refine(ops.at_least_float32(x))
-        return (x + y if self.spec.residual else y).astype(x.dtype)
+        x, channel, spatial = self.gates(jnp.asarray(x, self.dtype))
+        return ops.scale(x, channel, spatial, residual=self.spec.residual)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.arguments()})"

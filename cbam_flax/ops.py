@@ -16,15 +16,39 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
 
 
-def pool_space(x: Array, pools: Sequence[str]) -> list[Array]:
-    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+def pool_space(
+    x: Array, pools: Sequence[str], spatial: Array | None = None
+) -> tuple[Array, list[Array]]:
+    """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
+
+    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    """
+    refined = _refined(x, spatial)
     space = tuple(range(1, x.ndim - 1))
-    return [POOLS[pool](x, space).squeeze(space) for pool in pools]
+    return x, [POOLS[pool](refined, space).squeeze(space) for pool in pools]
 
 
-def pool_channels(x: Array) -> list[Array]:
-    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
-    return [avg(x, (-1,)), max(x, (-1,))]
+def pool_channels(x: Array, channel: Array | None = None) -> tuple[Array, list[Array]]:
+    """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
+    refined = _refined(x, channel)
+    return x, [avg(refined, (-1,)), max(refined, (-1,))]
+
+
+def scale(
+    x: Array,
+    channel: Array | None = None,
+    spatial: Array | None = None,
+    *,
+    residual: bool = False,
+) -> Array:
+    """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
+    refined = _refined(_refined(x, channel), spatial)
+    return (x + refined if residual else refined).astype(x.dtype)
+
+
+def _refined(x: Array, gate: Array | None) -> Array:
+    x = at_least_float32(x)
+    return x if gate is None else gate * x
 
 
 def avg(x: Array, axes: tuple[int, ...]) -> Array:
