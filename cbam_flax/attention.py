@@ -32,6 +32,8 @@ class ChannelAttention(nnx.Module):
             `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for their initial values.
 
     Shape:
@@ -65,6 +67,7 @@ class ChannelAttention(nnx.Module):
         rank: int = 2,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         self.spec = spec = CBAMSpec(
@@ -78,14 +81,14 @@ class ChannelAttention(nnx.Module):
             pooling=pooling,
             rank=rank,
         )
-        self.dtype = dtype
+        self.dtype, self.kernels = dtype, kernels
         options: dict[str, Any] = {"use_bias": mlp_bias, "param_dtype": param_dtype, "rngs": rngs}
         self.reduce = nnx.Linear(spec.channels, spec.hidden_channels, **options)
         self.expand = nnx.Linear(spec.hidden_channels, spec.channels, **options)
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are dtype, param_dtype and rngs."""
+        """The channel gate of `spec`; `options` are dtype, param_dtype, kernels, rngs."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Array) -> Array:
@@ -99,7 +102,7 @@ class ChannelAttention(nnx.Module):
     def attend(self, x: Array, spatial: Array | None = None) -> tuple[Array, Array]:
         """x, handed on as the primitives do, and Mc."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1)
-        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = jnp.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = descriptors.mean(0, keepdims=True)
@@ -109,10 +112,10 @@ class ChannelAttention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x, channel = self.attend(jnp.asarray(x, self.dtype))
-        return ops.scale(x, channel)
+        return ops.scale(x, channel, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class SpatialAttention(nnx.Module):
@@ -124,6 +127,8 @@ class SpatialAttention(nnx.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for the parameters' initial values.
 
     Shape:
@@ -158,6 +163,7 @@ class SpatialAttention(nnx.Module):
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         axis_name: str | None = None,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         self.spec = spec = CBAMSpec(
@@ -173,7 +179,7 @@ class SpatialAttention(nnx.Module):
             norm_momentum=norm_momentum,
             rank=rank,
         )
-        self.dtype = dtype
+        self.dtype, self.kernels = dtype, kernels
         options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
         if spatial_descriptor == "conv":
             self.squeeze = nnx.Linear(spec.channels, 1, use_bias=False, **options)
@@ -196,14 +202,15 @@ class SpatialAttention(nnx.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
+        """The spatial gate of `spec`; `options` are dtype, param_dtype, axis_name and so on."""
         return cls(**spec.spatial_arguments(), **options)
 
     def descriptor(self, x: Array, channel: Array | None = None) -> tuple[Array, Array]:
         """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
-        x, pooled = ops.pool_channels(x, channel)
+            wide = ops.at_least_float32(x)
+            return x, self.squeeze(ops.scale(wide, channel, kernels=self.kernels))
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
         maps = jnp.concatenate(pooled, -1)
         return x, maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
 
@@ -228,10 +235,10 @@ class SpatialAttention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x, spatial = self.attend(jnp.asarray(x, self.dtype))
-        return ops.scale(x, spatial=spatial)
+        return ops.scale(x, spatial=spatial, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class CBAM(nnx.Module):
@@ -242,6 +249,8 @@ class CBAM(nnx.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for the parameters' initial values.
 
     Shape:
@@ -284,6 +293,7 @@ class CBAM(nnx.Module):
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         axis_name: str | None = None,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         self.spec = spec = CBAMSpec(
@@ -304,9 +314,9 @@ class CBAM(nnx.Module):
             norm_momentum=norm_momentum,
             rank=rank,
         )
-        self.dtype = dtype
+        self.dtype, self.kernels = dtype, kernels
         # The gates get no dtype: x has been cast before they see it.
-        options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
+        options: dict[str, Any] = {"param_dtype": param_dtype, "kernels": kernels, "rngs": rngs}
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, **options)
         if spec.has_spatial_gate:
@@ -314,7 +324,7 @@ class CBAM(nnx.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
+        """The block of `spec`; `options` are dtype, param_dtype, axis_name and so on."""
         return cls(**spec.to_dict(), **options)
 
     def gates(self, x: Array) -> tuple[Array, Array | None, Array | None]:
@@ -338,10 +348,11 @@ class CBAM(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x, channel, spatial = self.gates(jnp.asarray(x, self.dtype))
-        return ops.scale(x, channel, spatial, residual=self.spec.residual)
+        residual = self.spec.residual
+        return ops.scale(x, channel, spatial, residual=residual, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments()})"
+        return _shown(self)
 
 
 class SqueezeExcitation(ChannelAttention):
@@ -353,6 +364,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for their initial values.
 
     Shape:
@@ -377,6 +390,7 @@ class SqueezeExcitation(ChannelAttention):
         rank: int = 2,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         super().__init__(
@@ -389,13 +403,20 @@ class SqueezeExcitation(ChannelAttention):
             rank=rank,
             dtype=dtype,
             param_dtype=param_dtype,
+            kernels=kernels,
             rngs=rngs,
         )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a squeeze-and-excitation `spec`; options: dtype, param_dtype and rngs."""
+        """The block of a squeeze-and-excitation `spec`; options: dtype, param_dtype and so on."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"
+        return _shown(self, "order", "channel_pools")
+
+
+def _shown(module: Any, *fixed: str) -> str:
+    """The call that builds `module`, without the `fixed` fields of its spec."""
+    kernels = "" if module.kernels else ", kernels=False"
+    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{kernels})"

@@ -38,6 +38,8 @@ class ChannelAttention(nn.Module):
             `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate_of(x)` is Mc (N, 1.., C).
@@ -68,6 +70,7 @@ class ChannelAttention(nn.Module):
     rank: int = 2
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
+    kernels: bool = True
 
     def __post_init__(self) -> None:
         # A list would leave the module without a hash.
@@ -96,7 +99,7 @@ class ChannelAttention(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are dtype, param_dtype and name."""
+        """The channel gate of `spec`; `options` are dtype, param_dtype, kernels and name."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Array) -> Array:
@@ -110,7 +113,7 @@ class ChannelAttention(nn.Module):
     def attend(self, x: Array, spatial: Array | None = None) -> tuple[Array, Array]:
         """x, handed on as the primitives do, and Mc."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1)
-        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = jnp.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = descriptors.mean(0, keepdims=True)
@@ -120,10 +123,10 @@ class ChannelAttention(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         x, channel = self.attend(jnp.asarray(x, self.dtype))
-        return ops.scale(x, channel)
+        return ops.scale(x, channel, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class SpatialAttention(nn.Module):
@@ -135,6 +138,8 @@ class SpatialAttention(nn.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         use_running_average: whether a norm uses its running statistics and not those of the
             batch; here or at the call.
 
@@ -168,6 +173,7 @@ class SpatialAttention(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    kernels: bool = True
     use_running_average: bool | None = None
 
     def __post_init__(self) -> None:
@@ -216,8 +222,9 @@ class SpatialAttention(nn.Module):
     def descriptor(self, x: Array, channel: Array | None = None) -> tuple[Array, Array]:
         """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return x, self.squeeze(ops.scale(ops.at_least_float32(x), channel))
-        x, pooled = ops.pool_channels(x, channel)
+            wide = ops.at_least_float32(x)
+            return x, self.squeeze(ops.scale(wide, channel, kernels=self.kernels))
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
         maps = jnp.concatenate(pooled, -1)
         return x, maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
 
@@ -248,10 +255,10 @@ class SpatialAttention(nn.Module):
     def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
         x = jnp.asarray(x, self.dtype)
         x, spatial = self.attend(x, use_running_average=use_running_average)
-        return ops.scale(x, spatial=spatial)
+        return ops.scale(x, spatial=spatial, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class CBAM(nn.Module):
@@ -262,6 +269,8 @@ class CBAM(nn.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         use_running_average: whether a norm uses its running statistics and not those of the
             batch; here or at the call.
 
@@ -306,6 +315,7 @@ class CBAM(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    kernels: bool = True
     use_running_average: bool | None = None
 
     def __post_init__(self) -> None:
@@ -322,7 +332,7 @@ class CBAM(nn.Module):
     def setup(self) -> None:
         spec = self.spec
         # The gates get no dtype: x has been cast before they see it.
-        options: dict[str, Any] = {"param_dtype": self.param_dtype}
+        options: dict[str, Any] = {"param_dtype": self.param_dtype, "kernels": self.kernels}
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, **options)
         if spec.has_spatial_gate:
@@ -361,10 +371,11 @@ class CBAM(nn.Module):
 
     def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
         x, channel, spatial = self.gates(jnp.asarray(x, self.dtype), use_running_average)
-        return ops.scale(x, channel, spatial, residual=self.spec.residual)
+        residual = self.spec.residual
+        return ops.scale(x, channel, spatial, residual=residual, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments()})"
+        return _shown(self)
 
 
 class SqueezeExcitation(ChannelAttention):
@@ -376,6 +387,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate_of(x)` is (N, 1.., C).
@@ -394,8 +407,14 @@ class SqueezeExcitation(ChannelAttention):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a squeeze-and-excitation `spec`; options: dtype and param_dtype."""
+        """The block of a squeeze-and-excitation `spec`; options: dtype, param_dtype and so on."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"
+        return _shown(self, "order", "channel_pools")
+
+
+def _shown(module: Any, *fixed: str) -> str:
+    """The call that builds `module`, without the `fixed` fields of its spec."""
+    kernels = "" if module.kernels else ", kernels=False"
+    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{kernels})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ def planted(fault: Fault | None, target: Target) -> Iterator[None]:
         if isinstance(owner, dict)
         else mock.patch.object(owner, name, replacement)
     )
-    with patch:
+    # Kernels would go past what is planted in the plain composition.
+    with patch, mock.patch.dict(os.environ, CBAM_KERNELS="off"):
         if fault.traced:
             _forget_compiled(target)
         try:

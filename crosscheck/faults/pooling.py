@@ -34,7 +34,7 @@ POOLING = [
         "no maximum in the channel gate",
         "paper-relu",
         function("pool_space"),
-        lambda target, right, x, pools, *others: right(x, ("avg",), *others),
+        lambda target, right, x, pools, *others, **options: right(x, ("avg",), *others, **options),
     ),
     Fault(
         "pooled-before-the-mlp",
