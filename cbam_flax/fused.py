@@ -97,7 +97,8 @@ def _pool_jvp(axes, primals, tangents):
     @jax.checkpoint
     def by_x(x, gate, maximum, dx):
         dx = _refined(dx, gate)
-        is_max = (_refined(x, gate) == maximum).astype(dx.dtype)
+        # Nothing equals a maximum of NaN, but nothing is less either: all get its gradient of NaN.
+        is_max = (~(_refined(x, gate) < maximum)).astype(dx.dtype)
         ties = _count(x, gate, maximum, axes)
         return _sum(dx, axes) / size, _sum(is_max * dx, axes) / ties
 
@@ -133,7 +134,7 @@ def _max(x: Array, gate: Array | None, axes: tuple[int, ...]) -> Array:
 
 
 def _count(x: Array, gate: Array | None, maximum: Array, axes: tuple[int, ...]) -> Array:
-    """How many positions hold the maximum: none where that is NaN, so that its gradient is too."""
+    """How many positions hold the maximum; NaN where that is NaN."""
     near, gap = _near(x, gate, maximum, 2)
     size = math.prod(x.shape[axis] for axis in axes)
     return jnp.where(maximum == -jnp.inf, size, _sum(near, axes) / gap)
