@@ -32,6 +32,8 @@ class ChannelAttention(nnx.Module):
             `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for their initial values.
 
     Shape:
@@ -65,6 +67,7 @@ class ChannelAttention(nnx.Module):
         rank: int = 2,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         self.spec = spec = CBAMSpec(
@@ -78,37 +81,41 @@ class ChannelAttention(nnx.Module):
             pooling=pooling,
             rank=rank,
         )
-        self.dtype = dtype
+        self.dtype, self.kernels = dtype, kernels
         options: dict[str, Any] = {"use_bias": mlp_bias, "param_dtype": param_dtype, "rngs": rngs}
         self.reduce = nnx.Linear(spec.channels, spec.hidden_channels, **options)
         self.expand = nnx.Linear(spec.hidden_channels, spec.channels, **options)
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are dtype, param_dtype and rngs."""
+        """The channel gate of `spec`; `options` are dtype, param_dtype, kernels, rngs."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Array) -> Array:
         """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(ops.relu(self.reduce(v)))
 
-    def gate(self, x: Array) -> Array:
-        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
+    def gate(self, x: Array, spatial: Array | None = None) -> Array:
+        """Mc (N, 1.., C) of x (N, *S, C), or of Ms * x, in at least float32."""
+        return self.attend(x, spatial)[1]
+
+    def attend(self, x: Array, spatial: Array | None = None) -> tuple[Array, Array]:
+        """x, handed on as the primitives do, and Mc."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1)
-        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = jnp.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = descriptors.mean(0, keepdims=True)
         logits = self.mlp(descriptors).sum(0)
         space = range(1, self.spec.rank + 1)
-        return jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
+        return x, jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        return (self.gate(x) * x).astype(x.dtype)
+        x, channel = self.attend(jnp.asarray(x, self.dtype))
+        return ops.scale(x, channel, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class SpatialAttention(nnx.Module):
@@ -120,6 +127,8 @@ class SpatialAttention(nnx.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for the parameters' initial values.
 
     Shape:
@@ -154,6 +163,7 @@ class SpatialAttention(nnx.Module):
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         axis_name: str | None = None,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         self.spec = spec = CBAMSpec(
@@ -169,7 +179,7 @@ class SpatialAttention(nnx.Module):
             norm_momentum=norm_momentum,
             rank=rank,
         )
-        self.dtype = dtype
+        self.dtype, self.kernels = dtype, kernels
         options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
         if spatial_descriptor == "conv":
             self.squeeze = nnx.Linear(spec.channels, 1, use_bias=False, **options)
@@ -192,18 +202,24 @@ class SpatialAttention(nnx.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SpatialAttention:
-        """The spatial gate of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
+        """The spatial gate of `spec`; `options` are dtype, param_dtype, axis_name and so on."""
         return cls(**spec.spatial_arguments(), **options)
 
-    def descriptor(self, x: Array) -> Array:
-        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+    def descriptor(self, x: Array, channel: Array | None = None) -> tuple[Array, Array]:
+        """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return self.squeeze(x)
-        maps = jnp.concatenate(ops.pool_channels(x), -1)
-        return maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
+            wide = ops.at_least_float32(x)
+            return x, self.squeeze(ops.scale(wide, channel, kernels=self.kernels))
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
+        maps = jnp.concatenate(pooled, -1)
+        return x, maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
 
-    def gate(self, x: Array) -> Array:
-        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
+    def gate(self, x: Array, channel: Array | None = None) -> Array:
+        """Ms (N, *S, 1) of x (N, *S, C), or of Mc * x, in at least float32."""
+        return self.attend(x, channel)[1]
+
+    def attend(self, x: Array, channel: Array | None = None) -> tuple[Array, Array]:
+        """x, handed on as the primitives do, and Ms."""
         # A batch that other devices share may be a single position on this one.
         batch_statistics = (
             self.spec.spatial_norm
@@ -211,17 +227,18 @@ class SpatialAttention(nnx.Module):
             and self.norm.axis_name is None
         )
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1, batch_statistics=batch_statistics)
-        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+        x, descriptor = self.descriptor(x, channel)
+        logits = self.conv(descriptor)
         if self.spec.spatial_norm:
             logits = self.norm(logits)
-        return ops.GATES[self.spec.gate](logits)
+        return x, ops.GATES[self.spec.gate](logits)
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        return (self.gate(x) * x).astype(x.dtype)
+        x, spatial = self.attend(jnp.asarray(x, self.dtype))
+        return ops.scale(x, spatial=spatial, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class CBAM(nnx.Module):
@@ -232,6 +249,8 @@ class CBAM(nnx.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for the parameters' initial values.
 
     Shape:
@@ -274,6 +293,7 @@ class CBAM(nnx.Module):
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         axis_name: str | None = None,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         self.spec = spec = CBAMSpec(
@@ -294,9 +314,9 @@ class CBAM(nnx.Module):
             norm_momentum=norm_momentum,
             rank=rank,
         )
-        self.dtype = dtype
-        # The gates get no dtype: they hand on at least float32, see __call__.
-        options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
+        self.dtype, self.kernels = dtype, kernels
+        # The gates get no dtype: x has been cast before they see it.
+        options: dict[str, Any] = {"param_dtype": param_dtype, "kernels": kernels, "rngs": rngs}
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, **options)
         if spec.has_spatial_gate:
@@ -304,31 +324,35 @@ class CBAM(nnx.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> CBAM:
-        """The block of `spec`; `options` are dtype, param_dtype, axis_name and rngs."""
+        """The block of `spec`; `options` are dtype, param_dtype, axis_name and so on."""
         return cls(**spec.to_dict(), **options)
 
-    def refine(self, x: Array) -> Array:
-        """Both gates in the order of the spec, without the residual."""
+    def gates(self, x: Array) -> tuple[Array, Array | None, Array | None]:
+        """x handed on, Mc and Ms in the order of the spec; None for a gate that it lacks."""
+        channel = spatial = None
         match self.spec.order:
             case "channel_spatial":
-                return self.spatial(self.channel(x))
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, channel)
             case "spatial_channel":
-                return self.channel(self.spatial(x))
+                x, spatial = self.spatial.attend(x)
+                x, channel = self.channel.attend(x, spatial)
             case "parallel":
-                return self.channel.gate(x) * self.spatial.gate(x) * x
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x)
             case "channel":
-                return self.channel(x)
+                x, channel = self.channel.attend(x)
             case _:
-                return self.spatial(x)
+                x, spatial = self.spatial.attend(x)
+        return x, channel, spatial
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        # One rounding to a half precision at the end, none between the gates.
-        y = self.refine(ops.at_least_float32(x))
-        return (x + y if self.spec.residual else y).astype(x.dtype)
+        x, channel, spatial = self.gates(jnp.asarray(x, self.dtype))
+        residual = self.spec.residual
+        return ops.scale(x, channel, spatial, residual=residual, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments()})"
+        return _shown(self)
 
 
 class SqueezeExcitation(ChannelAttention):
@@ -340,6 +364,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         rngs: for their initial values.
 
     Shape:
@@ -364,6 +390,7 @@ class SqueezeExcitation(ChannelAttention):
         rank: int = 2,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
+        kernels: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         super().__init__(
@@ -376,13 +403,20 @@ class SqueezeExcitation(ChannelAttention):
             rank=rank,
             dtype=dtype,
             param_dtype=param_dtype,
+            kernels=kernels,
             rngs=rngs,
         )
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a squeeze-and-excitation `spec`; options: dtype, param_dtype and rngs."""
+        """The block of a squeeze-and-excitation `spec`; options: dtype, param_dtype and so on."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"
+        return _shown(self, "order", "channel_pools")
+
+
+def _shown(module: Any, *fixed: str) -> str:
+    """The call that builds `module`, without the `fixed` fields of its spec."""
+    kernels = "" if module.kernels else ", kernels=False"
+    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{kernels})"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from cbam_flax import fused
 
 
 def at_least_float32(x: Array) -> Array:
@@ -16,15 +19,68 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
 
 
-def pool_space(x: Array, pools: Sequence[str]) -> list[Array]:
-    """x (N, *S, C) -> one descriptor (N, C) for each name in `pools`."""
+def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
+    """How the primitives compute: "fused", with derivatives of their own, or "composition".
+
+    The former is for float32 and half precisions on CPUs. XLA computes a float64 x, where that is
+    cheap, anew for each use and may round it otherwise; nothing then equals the maximum, and the
+    composition is sure to find one. The environment variable CBAM_KERNELS=off, read when a function
+    is traced, turns the former off.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from cbam_flax import ops
+        >>> ops.path(jnp.ones((2, 7, 7, 8)), kernels=False)
+        'composition'
+    """
+    dtype = jnp.result_type(jnp.float32, x, *[gate for gate in gates if gate is not None])
+    is_on = kernels and os.environ.get("CBAM_KERNELS") != "off"
+    fits = dtype == jnp.float32 and jax.default_backend() == "cpu"
+    return "fused" if is_on and fits else "composition"
+
+
+def pool_space(
+    x: Array, pools: Sequence[str], spatial: Array | None = None, *, kernels: bool = True
+) -> tuple[Array, list[Array]]:
+    """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
+
+    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    """
+    if path(x, spatial, kernels=kernels) == "fused" and set(pools) <= set(fused.POOLS):
+        return fused.pool_space(x, pools, spatial)
+    refined = _refined(x, spatial)
     space = tuple(range(1, x.ndim - 1))
-    return [POOLS[pool](x, space).squeeze(space) for pool in pools]
+    return x, [POOLS[pool](refined, space).squeeze(space) for pool in pools]
 
 
-def pool_channels(x: Array) -> list[Array]:
-    """x (N, *S, C) -> [avg, max], each (N, *S, 1)."""
-    return [avg(x, (-1,)), max(x, (-1,))]
+def pool_channels(
+    x: Array, channel: Array | None = None, *, kernels: bool = True
+) -> tuple[Array, list[Array]]:
+    """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
+    if path(x, channel, kernels=kernels) == "fused":
+        return fused.pool_channels(x, channel)
+    refined = _refined(x, channel)
+    return x, [avg(refined, (-1,)), max(refined, (-1,))]
+
+
+def scale(
+    x: Array,
+    channel: Array | None = None,
+    spatial: Array | None = None,
+    *,
+    residual: bool = False,
+    kernels: bool = True,
+) -> Array:
+    """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
+    if path(x, channel, spatial, kernels=kernels) == "fused":
+        return fused.scale(x, channel, spatial, residual=residual)
+    refined = _refined(_refined(x, channel), spatial)
+    return (x + refined if residual else refined).astype(x.dtype)
+
+
+def _refined(x: Array, gate: Array | None) -> Array:
+    x = at_least_float32(x)
+    return x if gate is None else gate * x
 
 
 def avg(x: Array, axes: tuple[int, ...]) -> Array:

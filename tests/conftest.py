@@ -53,5 +53,7 @@ def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None
             "backbones", "conformance", "determinism", "digits", "files", "identify", "precision",
             "recorded", "training",
         )  # fmt: skip
+        if owner == "kernels":
+            return name not in ("flax", "linen")
         return owner not in (*shared, name, name.partition("-")[0])
     return None

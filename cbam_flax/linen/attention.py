@@ -38,6 +38,8 @@ class ChannelAttention(nn.Module):
             `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate_of(x)` is Mc (N, 1.., C).
@@ -68,6 +70,7 @@ class ChannelAttention(nn.Module):
     rank: int = 2
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
+    kernels: bool = True
 
     def __post_init__(self) -> None:
         # A list would leave the module without a hash.
@@ -96,30 +99,34 @@ class ChannelAttention(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> ChannelAttention:
-        """The channel gate of `spec`; `options` are dtype, param_dtype and name."""
+        """The channel gate of `spec`; `options` are dtype, param_dtype, kernels and name."""
         return cls(**spec.channel_arguments(), **options)
 
     def mlp(self, v: Array) -> Array:
         """W1 relu(W0 v): (..., C) -> (..., C)."""
         return self.expand(ops.relu(self.reduce(v)))
 
-    def gate_of(self, x: Array) -> Array:
-        """Mc (N, 1.., C) of x (N, *S, C), in at least float32."""
+    def gate_of(self, x: Array, spatial: Array | None = None) -> Array:
+        """Mc (N, 1.., C) of x (N, *S, C), or of Ms * x, in at least float32."""
+        return self.attend(x, spatial)[1]
+
+    def attend(self, x: Array, spatial: Array | None = None) -> tuple[Array, Array]:
+        """x, handed on as the primitives do, and Mc."""
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1)
-        pooled = ops.pool_space(ops.at_least_float32(x), self.spec.channel_pools)
+        x, pooled = ops.pool_space(x, self.spec.channel_pools, spatial, kernels=self.kernels)
         descriptors = jnp.stack(pooled)
         if self.spec.pooling == "light":
             descriptors = descriptors.mean(0, keepdims=True)
         logits = self.mlp(descriptors).sum(0)
         space = range(1, self.spec.rank + 1)
-        return jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
+        return x, jnp.expand_dims(ops.GATES[self.spec.gate](logits), space)
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        return (self.gate_of(x) * x).astype(x.dtype)
+        x, channel = self.attend(jnp.asarray(x, self.dtype))
+        return ops.scale(x, channel, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class SpatialAttention(nn.Module):
@@ -131,6 +138,8 @@ class SpatialAttention(nn.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         use_running_average: whether a norm uses its running statistics and not those of the
             batch; here or at the call.
 
@@ -164,6 +173,7 @@ class SpatialAttention(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    kernels: bool = True
     use_running_average: bool | None = None
 
     def __post_init__(self) -> None:
@@ -209,15 +219,25 @@ class SpatialAttention(nn.Module):
         """The spatial gate of `spec`; `options` are dtype, param_dtype, axis_name and so on."""
         return cls(**spec.spatial_arguments(), **options)
 
-    def descriptor(self, x: Array) -> Array:
-        """[avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
+    def descriptor(self, x: Array, channel: Array | None = None) -> tuple[Array, Array]:
+        """x, and [avg ; max] over channels, their mean, or a 1x1 convolution: (N, *S, 1 or 2)."""
         if self.spec.spatial_descriptor == "conv":
-            return self.squeeze(x)
-        maps = jnp.concatenate(ops.pool_channels(x), -1)
-        return maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
+            wide = ops.at_least_float32(x)
+            return x, self.squeeze(ops.scale(wide, channel, kernels=self.kernels))
+        x, pooled = ops.pool_channels(x, channel, kernels=self.kernels)
+        maps = jnp.concatenate(pooled, -1)
+        return x, maps.mean(-1, keepdims=True) if self.spec.pooling == "light" else maps
 
-    def gate_of(self, x: Array, use_running_average: bool | None = None) -> Array:
-        """Ms (N, *S, 1) of x (N, *S, C), in at least float32."""
+    def gate_of(
+        self, x: Array, channel: Array | None = None, use_running_average: bool | None = None
+    ) -> Array:
+        """Ms (N, *S, 1) of x (N, *S, C), or of Mc * x, in at least float32."""
+        return self.attend(x, channel, use_running_average)[1]
+
+    def attend(
+        self, x: Array, channel: Array | None = None, use_running_average: bool | None = None
+    ) -> tuple[Array, Array]:
+        """x, handed on as the primitives do, and Ms."""
         # As in nn.BatchNorm, `init` leaves the statistics as they start.
         batch_statistics = self.spec.spatial_norm and not (
             self.is_initializing()
@@ -226,17 +246,19 @@ class SpatialAttention(nn.Module):
         # A batch that other devices share may be a single position on this one.
         alone = batch_statistics and self.axis_name is None
         check_input(self.spec, x.shape, x.dtype, channel_axis=-1, batch_statistics=alone)
-        logits = self.conv(self.descriptor(ops.at_least_float32(x)))
+        x, descriptor = self.descriptor(x, channel)
+        logits = self.conv(descriptor)
         if self.spec.spatial_norm:
             logits = self.norm(logits, use_running_average=not batch_statistics)
-        return ops.GATES[self.spec.gate](logits)
+        return x, ops.GATES[self.spec.gate](logits)
 
     def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
         x = jnp.asarray(x, self.dtype)
-        return (self.gate_of(x, use_running_average=use_running_average) * x).astype(x.dtype)
+        x, spatial = self.attend(x, use_running_average=use_running_average)
+        return ops.scale(x, spatial=spatial, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order')})"
+        return _shown(self, "order")
 
 
 class CBAM(nn.Module):
@@ -247,6 +269,8 @@ class CBAM(nn.Module):
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters; a norm's stay at least float32.
         axis_name: the mapped axis (of jax.pmap, say) over which a norm takes its statistics.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
         use_running_average: whether a norm uses its running statistics and not those of the
             batch; here or at the call.
 
@@ -291,6 +315,7 @@ class CBAM(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    kernels: bool = True
     use_running_average: bool | None = None
 
     def __post_init__(self) -> None:
@@ -306,8 +331,8 @@ class CBAM(nn.Module):
 
     def setup(self) -> None:
         spec = self.spec
-        # The gates get no dtype: they hand on at least float32, see __call__.
-        options: dict[str, Any] = {"param_dtype": self.param_dtype}
+        # The gates get no dtype: x has been cast before they see it.
+        options: dict[str, Any] = {"param_dtype": self.param_dtype, "kernels": self.kernels}
         if spec.has_channel_gate:
             self.channel = ChannelAttention.from_spec(spec, **options)
         if spec.has_spatial_gate:
@@ -323,28 +348,34 @@ class CBAM(nn.Module):
         """The block of `spec`; `options` are dtype, param_dtype, axis_name and so on."""
         return cls(**spec.to_dict(), **options)
 
-    def refine(self, x: Array, use_running_average: bool | None = None) -> Array:
-        """Both gates in the order of the spec, without the residual."""
+    def gates(
+        self, x: Array, use_running_average: bool | None = None
+    ) -> tuple[Array, Array | None, Array | None]:
+        """x handed on, Mc and Ms in the order of the spec; None for a gate that it lacks."""
+        channel = spatial = None
         match self.spec.order:
             case "channel_spatial":
-                return self.spatial(self.channel(x), use_running_average)
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, channel, use_running_average)
             case "spatial_channel":
-                return self.channel(self.spatial(x, use_running_average))
+                x, spatial = self.spatial.attend(x, None, use_running_average)
+                x, channel = self.channel.attend(x, spatial)
             case "parallel":
-                return self.channel.gate_of(x) * self.spatial.gate_of(x, use_running_average) * x
+                x, channel = self.channel.attend(x)
+                x, spatial = self.spatial.attend(x, None, use_running_average)
             case "channel":
-                return self.channel(x)
+                x, channel = self.channel.attend(x)
             case _:
-                return self.spatial(x, use_running_average)
+                x, spatial = self.spatial.attend(x, None, use_running_average)
+        return x, channel, spatial
 
     def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
-        x = jnp.asarray(x, self.dtype)
-        # One rounding to a half precision at the end, none between the gates.
-        y = self.refine(ops.at_least_float32(x), use_running_average)
-        return (x + y if self.spec.residual else y).astype(x.dtype)
+        x, channel, spatial = self.gates(jnp.asarray(x, self.dtype), use_running_average)
+        residual = self.spec.residual
+        return ops.scale(x, channel, spatial, residual=residual, kernels=self.kernels)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments()})"
+        return _shown(self)
 
 
 class SqueezeExcitation(ChannelAttention):
@@ -356,6 +387,8 @@ class SqueezeExcitation(ChannelAttention):
         channels, reduction, hidden, mlp_bias, gate, rank: see `cbam_core.CBAMSpec`.
         dtype: of the output; None for that of the input.
         param_dtype: of the parameters.
+        kernels: whether the primitives may have gradients and kernels of their own; the plain
+            composition otherwise.
 
     Shape:
         x (N, *S, C) -> x' (N, *S, C); `gate_of(x)` is (N, 1.., C).
@@ -374,8 +407,14 @@ class SqueezeExcitation(ChannelAttention):
 
     @classmethod
     def from_spec(cls, spec: CBAMSpec, **options: Any) -> SqueezeExcitation:
-        """The block of a squeeze-and-excitation `spec`; options: dtype and param_dtype."""
+        """The block of a squeeze-and-excitation `spec`; options: dtype, param_dtype and so on."""
         return cls(**spec.squeeze_excitation_arguments(), **options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec.arguments('order', 'channel_pools')})"
+        return _shown(self, "order", "channel_pools")
+
+
+def _shown(module: Any, *fixed: str) -> str:
+    """The call that builds `module`, without the `fixed` fields of its spec."""
+    kernels = "" if module.kernels else ", kernels=False"
+    return f"{type(module).__name__}({module.spec.arguments(*fixed)}{kernels})"

@@ -18,7 +18,7 @@ from cbam_flax.evaluate import evaluate
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -117,6 +117,14 @@ def _step(graph, params, others, x, cotangent):
 
     y, pullback, after = jax.vjp(run, params, x, has_aux=True)
     return y, *pullback(cotangent), after
+
+
+def kept(module, x):
+    """The shapes of the arrays that a pass over x keeps for the backward pass, weights included."""
+    module.eval()
+    graph, *states = nnx.split(module, nnx.Param, ...)
+    _, pullback = jax.vjp(lambda params, x: nnx.merge(graph, params, *states[1:])(x), states[0], x)
+    return {id(array): array.shape for array in jax.tree.leaves(pullback)}.values()
 
 
 class Mixed:

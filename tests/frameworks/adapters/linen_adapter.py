@@ -24,7 +24,7 @@ from cbam_flax.linen.evaluate import evaluate
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -154,6 +154,13 @@ def _load(block, path):
 
 # Ending, dialect, and how its users load such a file into a block.
 LOADS = [(".orbax", None, _load)]
+
+
+def kept(bound, x):
+    """The shapes of the arrays that a pass over x keeps for the backward pass, weights included."""
+    network = bound.module.clone(use_running_average=True)
+    _, pullback = jax.vjp(network.apply, bound.variables, x)
+    return {id(array): array.shape for array in jax.tree.leaves(pullback)}.values()
 
 
 class Mixed:
