@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cbam_core.kernels import kernels_setting
 from cbam_flax import fused
 
 
@@ -34,7 +34,7 @@ def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
         'composition'
     """
     dtype = jnp.result_type(jnp.float32, x, *[gate for gate in gates if gate is not None])
-    is_on = kernels and os.environ.get("CBAM_KERNELS") != "off"
+    is_on = kernels and kernels_setting() != "off"
     fits = dtype == jnp.float32 and jax.default_backend() == "cpu"
     return "fused" if is_on and fits else "composition"
 

@@ -7,12 +7,12 @@ On JAX and torch, Keras promotes float64 to float32 (`keras.backend.result_type`
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 
 import keras
 from keras import KerasTensor as Tensor
 
+from cbam_core.kernels import kernels_setting
 from cbam_keras import fused
 
 
@@ -36,7 +36,7 @@ def path(x: Tensor, *, kernels: bool = True) -> str:
         >>> ops.path(x), ops.path(x, kernels=False)
         ('fused', 'composition')
     """
-    is_on = kernels and os.environ.get("CBAM_KERNELS") != "off"
+    is_on = kernels and kernels_setting() != "off"
     fits = 0 not in tuple(x.shape) and _is_on_cpu()
     return "fused" if is_on and fits else "composition"
 
@@ -126,7 +126,8 @@ def max(x: Tensor, axes: tuple[int, ...]) -> Tensor:
             is_max = keras.ops.cast(is_max, x.dtype)
             return is_max * (dy / keras.ops.sum(is_max, axes, keepdims=True))
 
-        return y, gradient
+        # A copy, since on torch the gradient would hold what holds the gradient: nothing ended it.
+        return keras.ops.copy(y), gradient
 
     return split_evenly(x)
 

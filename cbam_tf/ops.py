@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from cbam_core.kernels import kernels_setting
 from cbam_tf import fused
 
 
@@ -29,7 +29,7 @@ def path(x: tf.Tensor, *, kernels: bool = True) -> str:
         >>> ops.path(tf.ones([2, 7, 7, 8])), ops.path(tf.ones([2, 7, 7, 8]), kernels=False)
         ('fused', 'composition')
     """
-    is_on = kernels and os.environ.get("CBAM_KERNELS") != "off"
+    is_on = kernels and kernels_setting() != "off"
     fits = 0 not in tuple(x.shape) and not tf.config.list_logical_devices("GPU")
     return "fused" if is_on and fits else "composition"
 

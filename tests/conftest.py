@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if name:
         # What a test compiles runs once or twice; `cbam check` compiles as users do.
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        # Maps of tests are small.
+        os.environ.setdefault("CBAM_KERNELS", "always")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
@@ -50,10 +52,8 @@ def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None
         # framework's name for all.
         owner = collection_path.stem.split("_")[1]
         shared = (
-            "backbones", "conformance", "determinism", "digits", "files", "identify", "precision",
-            "recorded", "training",
+            "backbones", "conformance", "determinism", "digits", "files", "identify", "kernels",
+            "precision", "recorded", "training",
         )  # fmt: skip
-        if owner == "kernels":
-            return name not in ("flax", "linen")
         return owner not in (*shared, name, name.partition("-")[0])
     return None

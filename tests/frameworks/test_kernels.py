@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -59,9 +60,14 @@ def arrays_of(framework, spec, x, dtype, training=False, **options):
         return framework.differentiate(block, *arguments, training=training)
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("kind", ["relu", "integers", "negative", "constant"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "kind", "dtype"),
+    [
+        *itertools.product(CASES, ["integers"], ["float64"]),
+        *itertools.product(ORDERS, ["relu"], ["float32"]),
+        *itertools.product(ORDERS, ["negative", "constant"], ["float64"]),
+    ],
+)
 def test_gradients_are_those_of_the_composition(framework, name, kind, dtype):
     spec = CASES[name]
     x = feature_map(spec, kind)
@@ -73,21 +79,20 @@ def test_gradients_are_those_of_the_composition(framework, name, kind, dtype):
     assert_equal(found, right, LIMITS[dtype])
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("kind", ["nan", "infinity", "minus_infinity"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_what_is_not_finite_passes_as_in_the_composition(framework, order, kind, dtype):
+def test_what_is_not_finite_passes_as_in_the_composition(framework, order, kind):
     spec = CASES[order]
     x = feature_map(spec, kind)
     found, right = (
-        arrays_of(framework, spec, x, dtype, kernels=kernels) for kernels in (True, False)
+        arrays_of(framework, spec, x, "float32", kernels=kernels) for kernels in (True, False)
     )
     # Infinity over infinity is NaN in one order of products and infinity in another.
     finite = {name: np.where(np.isfinite(array), array, np.nan) for name, array in right.items()}
     assert_equal(
         {name: np.where(np.isfinite(array), array, np.nan) for name, array in found.items()},
         finite,
-        LIMITS[dtype],
+        LIMITS["float32"],
     )
 
 

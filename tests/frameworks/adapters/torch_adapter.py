@@ -12,7 +12,7 @@ from cbam_torch.weights import canonical_array, named_weights
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def differentiate(network, x, cotangent, training=False):
     leaf, state = _first(x).requires_grad_(), named_weights(network)
     y = network.train(training)(leaf)
     sources = {"input": leaf} | {n: w for n, w in state.items() if not is_statistic(n)}
-    gradients = torch.autograd.grad(y, list(sources.values()), torch.from_numpy(cotangent))
+    gradients = torch.autograd.grad(y, list(sources.values()), _first(cotangent))
     shapes = {name: array.shape for name, array in package.to_canonical(network).items()}
     arrays = {"output": _last(y), "grad:input": _last(gradients[0])}
     for name, gradient in list(zip(sources, gradients, strict=True))[1:]:
@@ -48,6 +48,19 @@ def differentiate(network, x, cotangent, training=False):
     for name in state.keys() - sources:
         arrays[f"state:{name}"] = canonical_array(state[name], shapes[name])
     return arrays
+
+
+def kept(module, x):
+    """The shapes of the arrays that a pass over x keeps for the backward pass, weights included."""
+    arrays = {}
+
+    def pack(tensor):
+        arrays[tensor.untyped_storage().data_ptr()] = tuple(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module.train()(_first(x).requires_grad_())
+    return list(arrays.values())
 
 
 def _first(x):
