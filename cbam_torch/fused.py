@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbam_torch import native
+from cbam_torch import cuda, native
 
 # A primitive by plain operations, for derivatives of its gradient.
 Composition = Callable[..., Any]
@@ -29,7 +29,9 @@ def kernels_for(x: Tensor, *gates: Tensor | None) -> str | None:
         and (_channels_come_first(x) or _channels_come_last(x))
         and all(gate is None or gate.dtype == wide for gate in gates)
     )
-    return "native" if fits and native.knows(x) else None
+    if not fits:
+        return None
+    return "triton" if cuda.knows(x) else "native" if native.knows(x) else None
 
 
 def pool(
@@ -213,7 +215,8 @@ def _run(name: str, x: Tensor, *arguments: Tensor | bool | None) -> None:
     """Call the kernel of that name for x, as samples of rows and columns."""
     samples, channels = x.shape[:2]
     shape = (samples, *_rows_first(x, channels, x.numel() // (samples * channels)))
-    native.run(name, shape, x, *arguments)
+    kernels = cuda if cuda.knows(x) else native
+    kernels.run(name, shape, x, *arguments)
 
 
 def _rows_first(x: Tensor, channels: Any, positions: Any) -> tuple[Any, Any]:
