@@ -24,6 +24,10 @@ RUN_OF_BLOCK = 128
 RUN_OF_WALK = 256
 # As many programs as keep a card busy.
 PROGRAMS = 1024
+# Above this many numbers in a sample, offsets are int64; those of a sample itself always are.
+LARGE = 2**30
+# No fused multiply-add: what equalled the maximum equals it in the backward pass.
+EXACT = {"enable_fp_fusion": False}
 
 
 class Walk:
@@ -46,7 +50,14 @@ class Walk:
         self.arguments = (samples, block, walk, *steps, self.shares, each)
         self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         wide = tl.float64 if x.dtype == torch.float64 else tl.float32
-        self.options: dict[str, Any] = {"BLOCK": sizes[0], "TILE": sizes[1], "WIDE": wide}
+        index = tl.int64 if rows * columns > LARGE else tl.int32
+        self.options: dict[str, Any] = {
+            "BLOCK": sizes[0],
+            "TILE": sizes[1],
+            "WIDE": wide,
+            "INDEX": index,
+            **EXACT,
+        }
 
 
 def pool_rows(shape, x, gate, avg, most, ties) -> None:
@@ -64,7 +75,8 @@ def _run_pool(walk: Walk, x: Tensor, gate: Tensor | None, *found: Tensor) -> Non
     parts = x.new_empty((3, walk.shares, found[0].numel()), dtype=walk.wide)
     _pool[walk.grid](x, gate, *parts, *walk.arguments, **walk.options, IS_WHOLE=False)
     size, count = found[0].numel(), walk.arguments[2]
-    _join[(triton.cdiv(size, 128),)](*parts, *found, size, walk.shares, count, SIZE=128)
+    grid = (triton.cdiv(size, 128),)
+    _join[grid](*parts, *found, size, walk.shares, count, SIZE=128, **EXACT)
 
 
 # The gradients walk the other way, so that a block has its part of the gate's gradient together.
@@ -113,8 +125,8 @@ def _sum_parts(parts: Tensor | None, total: Tensor | None) -> None:
 
 # --------------------------------------------------------------------------------- of one program
 #
-# Pointers that are None stand for what is not there, or not wanted. Offsets in a sample are int64
-# as soon as they are multiplied, since a large map has more than 2**31 numbers.
+# Pointers that are None stand for what is not there, or not wanted. A program's tile is (BLOCK,
+# TILE), of its block and of its walk, whichever of the two is contiguous.
 
 
 @triton.jit
@@ -124,6 +136,13 @@ def _place(size, shares, BLOCK: tl.constexpr):
     program = tl.program_id(0)
     rest = program // blocks
     return (rest // shares).to(tl.int64), rest % shares, program % blocks
+
+
+@triton.jit
+def _offsets(b, w, block, walk, block_step, walk_step, INDEX: tl.constexpr):
+    """Which numbers of a tile are inside the map, and where they are in their sample."""
+    inside = (b < block)[:, None] & (w < walk)[None, :]
+    return inside, b.to(INDEX)[:, None] * block_step + w.to(INDEX)[None, :] * walk_step
 
 
 @triton.jit
@@ -143,20 +162,20 @@ def _pool(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     WIDE: tl.constexpr,
+    INDEX: tl.constexpr,
     IS_WHOLE: tl.constexpr,
 ):
     """Of gate * x the sum, or mean where `IS_WHOLE`, maximum and ties of it: (shares, N, kept)."""
     sample, share, block = _place(kept, shares, BLOCK)
     k = block * BLOCK + tl.arange(0, BLOCK)
-    x += sample * kept * reduced
+    first = sample * kept * reduced
     total = tl.zeros([BLOCK, TILE], WIDE)
     largest = tl.full([BLOCK, TILE], float("-inf"), WIDE)
     number = tl.zeros([BLOCK, TILE], tl.int32)
     for tile in range(share * tiles, (share + 1) * tiles):
         r = tile * TILE + tl.arange(0, TILE)
-        inside = (k < kept)[:, None] & (r < reduced)[None, :]
-        offset = k.to(tl.int64)[:, None] * kept_step + r.to(tl.int64)[None, :] * reduced_step
-        value = tl.load(x + offset, mask=inside, other=0).to(WIDE)
+        inside, offset = _offsets(k, r, kept, reduced, kept_step, reduced_step, INDEX)
+        value = tl.load(x + first + offset, mask=inside, other=0).to(WIDE)
         if gate is not None:
             value = tl.load(gate + sample * reduced + r, mask=r < reduced, other=0)[None, :] * value
         total += value
@@ -221,6 +240,7 @@ def _pool_backward(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     WIDE: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """d_x, and parts of d_gate, (shares, N, reduced)."""
     sample, share, block = _place(reduced, shares, BLOCK)
@@ -233,10 +253,8 @@ def _pool_backward(
     for tile in range(share * tiles, (share + 1) * tiles):
         k = tile * TILE + tl.arange(0, TILE)
         place = sample * kept + k
-        inside = (r < reduced)[:, None] & (k < kept)[None, :]
-        offset = r.to(tl.int64)[:, None] * reduced_step + k.to(tl.int64)[None, :] * kept_step
-        offset += first
-        value = tl.load(x + offset, mask=inside, other=0).to(WIDE)
+        inside, offset = _offsets(r, k, reduced, kept, reduced_step, kept_step, INDEX)
+        value = tl.load(x + first + offset, mask=inside, other=0).to(WIDE)
         d_value = tl.zeros([BLOCK, TILE], WIDE)
         if d_avg is not None:
             mean = tl.load(d_avg + place, mask=k < kept, other=0) / reduced
@@ -256,8 +274,8 @@ def _pool_backward(
             if gate is not None:
                 d_value = factor * d_value
             if d_y is not None:
-                d_value += tl.load(d_y + offset, mask=inside, other=0).to(WIDE)
-            tl.store(d_x + offset, d_value, mask=inside)
+                d_value += tl.load(d_y + first + offset, mask=inside, other=0).to(WIDE)
+            tl.store(d_x + first + offset, d_value, mask=inside)
     if d_gate is not None:
         place_of_gate = (share * samples + sample) * reduced + r
         tl.store(d_gate + place_of_gate, tl.sum(sums, 1), mask=r < reduced)
@@ -279,6 +297,7 @@ def _scale(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     WIDE: tl.constexpr,
+    INDEX: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):
     sample, share, block = _place(columns, shares, BLOCK)
@@ -288,10 +307,8 @@ def _scale(
         of_column = tl.load(column_gate + sample * columns + j, mask=j < columns, other=0)[:, None]
     for tile in range(share * tiles, (share + 1) * tiles):
         i = tile * TILE + tl.arange(0, TILE)
-        inside = (j < columns)[:, None] & (i < rows)[None, :]
-        offset = j.to(tl.int64)[:, None] * column_step + i.to(tl.int64)[None, :] * row_step
-        offset += first
-        value = tl.load(x + offset, mask=inside, other=0).to(WIDE)
+        inside, offset = _offsets(j, i, columns, rows, column_step, row_step, INDEX)
+        value = tl.load(x + first + offset, mask=inside, other=0).to(WIDE)
         scaled = value
         if row_gate is not None:
             of_row = tl.load(row_gate + sample * rows + i, mask=i < rows, other=0)[None, :]
@@ -300,7 +317,7 @@ def _scale(
             scaled = of_column * scaled
         if RESIDUAL:
             scaled = value + scaled
-        tl.store(y + offset, scaled, mask=inside)
+        tl.store(y + first + offset, scaled, mask=inside)
 
 
 @triton.jit
@@ -322,6 +339,7 @@ def _scale_backward(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     WIDE: tl.constexpr,
+    INDEX: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):
     """d_x, and parts of d_rows, (blocks, N, rows), and of d_columns, (shares, N, columns)."""
@@ -334,14 +352,12 @@ def _scale_backward(
         sums = tl.zeros([BLOCK, TILE], WIDE)
     for tile in range(share * tiles, (share + 1) * tiles):
         i = tile * TILE + tl.arange(0, TILE)
-        inside = (j < columns)[:, None] & (i < rows)[None, :]
-        offset = j.to(tl.int64)[:, None] * column_step + i.to(tl.int64)[None, :] * row_step
-        offset += first
-        d = tl.load(d_y + offset, mask=inside, other=0).to(WIDE)
+        inside, offset = _offsets(j, i, columns, rows, column_step, row_step, INDEX)
+        d = tl.load(d_y + first + offset, mask=inside, other=0).to(WIDE)
         if row_gate is not None:
             of_row = tl.load(row_gate + sample * rows + i, mask=i < rows, other=0)[None, :]
         if d_rows is not None or d_columns is not None:
-            product = tl.load(x + offset, mask=inside, other=0).to(WIDE) * d
+            product = tl.load(x + first + offset, mask=inside, other=0).to(WIDE) * d
             if d_columns is not None:
                 if row_gate is not None:
                     sums += of_row * product
@@ -360,7 +376,7 @@ def _scale_backward(
                 scaled = of_column * scaled
             if RESIDUAL:
                 scaled = d + scaled
-            tl.store(d_x + offset, scaled, mask=inside)
+            tl.store(d_x + first + offset, scaled, mask=inside)
     if d_columns is not None:
         place_of_column = (share * samples + sample) * columns + j
         tl.store(d_columns + place_of_column, tl.sum(sums, 1), mask=j < columns)

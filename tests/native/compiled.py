@@ -1,0 +1,64 @@
+"""Compiles the kernels for cards of a compute capability, with no card: run by test_cuda.py.
+
+    CBAM_KERNELS=always python tests/native/compiled.py 80
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from cbam_torch import cuda, ops
+
+CAPABILITY = int(sys.argv[1])
+
+
+class Driver:
+    """All that Triton asks a driver in order to compile, and nothing to run with."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", CAPABILITY, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def check(kernel, name: str) -> None:
+    """It became a program, and goes through maps by 16 bytes."""
+    assert kernel.asm["cubin"], name
+    code = kernel.asm["ptx"]
+    assert name == "_join" or "ld.global.v4.b32" in code, name
+    assert name in ("_join", "_pool") or "st.global.v4.b32" in code, name
+
+
+def main() -> None:
+    driver.set_active(Driver())
+    launch = JITFunction.run
+    compiled = set()
+
+    def compile_only(self, *arguments, grid, warmup, **options):
+        check(launch(self, *arguments, grid=grid, warmup=True, **options), self.__name__)
+        compiled.add(self.__name__)
+
+    JITFunction.run = compile_only
+    cuda.knows = lambda x: True
+    for dtype, last in product((torch.float32, torch.bfloat16), (False, True)):
+        x = torch.randn(1, 32, 16, 32).to(dtype)
+        x = x.to(memory_format=torch.channels_last) if last else x
+        at, pooled = ops.pool_space(x.requires_grad_(), ops.AVG_MAX)
+        channel = pooled[0][..., None, None] + pooled[1][..., None, None]
+        at, pooled = ops.pool_channels(at, channel)
+        ops.scale(at, channel, pooled[0] + pooled[1]).sum().backward()
+    print(*sorted(compiled))
+
+
+if __name__ == "__main__":
+    main()
