@@ -28,10 +28,13 @@ def knows(x: Tensor) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
 def _has_kernels(device: torch.device) -> bool:
     is_able = _IS_INTERPRETED or torch.cuda.get_device_capability(device) >= CAPABILITY
     return is_able and _kernels() is not None
+
+
+# As torch.compiler.assume_constant_result does, which takes a second to load the compiler.
+_has_kernels.__dict__["_dynamo_marked_constant"] = True
 
 
 @functools.cache
@@ -53,8 +56,6 @@ def run(
     name: str, shape: tuple[int, int, int], x: Tensor, *arguments: Tensor | bool | None
 ) -> None:
     """Call a kernel for x as samples of rows and columns."""
-    present = [
-        None if isinstance(one, Tensor) and one.numel() == 0 else one for one in arguments
-    ]
+    present = [None if isinstance(one, Tensor) and one.numel() == 0 else one for one in arguments]
     with torch.cuda.device_of(x):
         getattr(_kernels(), name)(shape, x, *present)

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 # The numbers of a tile, 16 for each of the 128 threads of a program, and how many of them lie
-# together in memory: more along a walk, for then a block has more runs.
+# together in memory at least: more along a walk, whose blocks are as short as their tiles then.
 NUMBERS = 2048
 RUN_OF_BLOCK = 128
 RUN_OF_WALK = 256
@@ -36,26 +36,26 @@ class Walk:
     def __init__(self, shape: tuple[int, int, int], x: Tensor, along_rows: bool) -> None:
         """`along_rows`: each walk goes along a row, and a block is of rows; else of columns."""
         samples, rows, columns = shape
-        block, walk = (rows, columns) if along_rows else (columns, rows)
-        run = min(triton.next_power_of_2(columns), RUN_OF_WALK if along_rows else RUN_OF_BLOCK)
-        runs = min(triton.next_power_of_2(rows), NUMBERS // run)
-        sizes = (runs, run) if along_rows else (run, runs)
-        tiles = triton.cdiv(walk, sizes[1])
-        blocks = triton.cdiv(block, sizes[0])
-        wanted = min(tiles, max(1, PROGRAMS // (samples * blocks)))
-        each = triton.cdiv(tiles, wanted)
-        self.blocks, self.shares = blocks, triton.cdiv(tiles, each)
-        self.grid = (samples * self.shares * blocks,)
-        steps = (columns, 1) if along_rows else (1, columns)
+        least = RUN_OF_WALK if along_rows else RUN_OF_BLOCK
+        height, width = triton.next_power_of_2(rows), triton.next_power_of_2(columns)
+        width = min(width, max(least, NUMBERS // height))
+        height = min(height, NUMBERS // width)
+        if along_rows:
+            block, walk, steps, tile = rows, columns, (columns, 1), (height, width)
+        else:
+            block, walk, steps, tile = columns, rows, (1, columns), (width, height)
+        self.blocks, tiles = triton.cdiv(block, tile[0]), triton.cdiv(walk, tile[1])
+        each = triton.cdiv(tiles, min(tiles, max(1, PROGRAMS // (samples * self.blocks))))
+        self.shares = triton.cdiv(tiles, each)
+        self.grid = (samples * self.shares * self.blocks,)
         self.arguments = (samples, block, walk, *steps, self.shares, each)
-        self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        wide = tl.float64 if x.dtype == torch.float64 else tl.float32
-        index = tl.int64 if rows * columns > LARGE else tl.int32
+        is_double = x.dtype == torch.float64
+        self.wide = torch.float64 if is_double else torch.float32
         self.options: dict[str, Any] = {
-            "BLOCK": sizes[0],
-            "TILE": sizes[1],
-            "WIDE": wide,
-            "INDEX": index,
+            "BLOCK": tile[0],
+            "TILE": tile[1],
+            "WIDE": tl.float64 if is_double else tl.float32,
+            "INDEX": tl.int64 if rows * columns > LARGE else tl.int32,
             **EXACT,
         }
 
@@ -300,6 +300,7 @@ def _scale(
     INDEX: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):
+    """y = column_gate * row_gate * x (+ x)."""
     sample, share, block = _place(columns, shares, BLOCK)
     j = block * BLOCK + tl.arange(0, BLOCK)
     first = sample * rows * columns

@@ -1,6 +1,6 @@
 """Compiles the kernels for cards of a compute capability, with no card: run by test_cuda.py.
 
-    CBAM_KERNELS=always python tests/native/compiled.py 80
+CBAM_KERNELS=always python tests/native/compiled.py 80
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from triton.runtime.jit import JITFunction
 
 from cbam_torch import cuda, ops
 
-CAPABILITY = int(sys.argv[1])
-
 
 class Driver:
     """All that Triton asks a driver in order to compile, and nothing to run with."""
 
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
     def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", CAPABILITY, 32)
+        return GPUTarget("cuda", self.capability, 32)
 
     def get_current_device(self) -> int:
         return 0
@@ -39,8 +40,8 @@ def check(kernel, name: str) -> None:
     assert name in ("_join", "_pool") or "st.global.v4.b32" in code, name
 
 
-def main() -> None:
-    driver.set_active(Driver())
+def main(capability: int) -> None:
+    driver.set_active(Driver(capability))
     launch = JITFunction.run
     compiled = set()
 
@@ -61,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

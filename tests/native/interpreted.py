@@ -1,6 +1,6 @@
 """The kernels for CUDA against the plain composition, by Triton's interpreter: run by test_cuda.py.
 
-    TRITON_INTERPRET=1 CBAM_KERNELS=always python tests/native/interpreted.py float32
+TRITON_INTERPRET=1 CBAM_KERNELS=always python tests/native/interpreted.py float32
 """
 
 from __future__ import annotations
