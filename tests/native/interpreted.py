@@ -6,6 +6,7 @@ TRITON_INTERPRET=1 CBAM_KERNELS=always python tests/native/interpreted.py float3
 from __future__ import annotations
 
 import sys
+from functools import partial
 from itertools import product
 
 import torch
@@ -60,21 +61,26 @@ def block(x: Tensor, order: str, residual: bool, kernels: bool) -> list[Tensor]:
     return [y, *torch.autograd.grad(y, inputs, d_y)]
 
 
+def error(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
+    """The largest error, relative to the largest number; NaN and infinities are the same.
+
+    `dtype` is that of the map, of whose rounding it is.
+    """
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    finite = expected.isfinite()
+    torch.testing.assert_close(found[~finite], expected[~finite], rtol=0, atol=0, equal_nan=True)
+    a, b = found[finite].double(), expected[finite].double()
+    largest = b.abs().max() if len(b) else torch.zeros(())
+    worst = ((a - b).abs().max() / largest).item() if largest else 0.0
+    assert worst <= LIMITS[dtype], worst
+    return worst
+
+
 def compare(x: Tensor, order: str, residual: bool) -> float:
-    """The largest error of the kernels, relative to the largest number; NaN are to be the same."""
-    worst = 0.0
+    """The largest error of a block by kernels."""
     found, expected = (block(x, order, residual, kernels) for kernels in (True, False))
     assert found[0].is_contiguous() == x.is_contiguous()
-    for a, b in zip(found, expected, strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        finite = b.isfinite()
-        assert torch.equal(finite, a.isfinite()), (x.shape, order)
-        torch.testing.assert_close(a[~finite], b[~finite], rtol=0, atol=0, equal_nan=True)
-        a, b = a[finite].double(), b[finite].double()
-        if len(b) and b.any():
-            worst = max(worst, ((a - b).abs().max() / b.abs().max()).item())
-    assert worst <= LIMITS[x.dtype], (x.dtype, x.shape, x.stride(), order, residual, worst)
-    return worst
+    return max(error(a, b, x.dtype) for a, b in zip(found, expected, strict=True))
 
 
 def maps(shape: tuple[int, ...], dtype: torch.dtype, has_ties: bool, channels_last: bool) -> Tensor:
@@ -112,6 +118,38 @@ def nan_and_infinity(dtype: torch.dtype) -> None:
     compare(x, "channel", False)
 
 
+def each_result_and_gradient_alone(dtype: torch.dtype) -> None:
+    """As where gates are frozen; and the NaN of a whole block would hide those of a primitive."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    draw = torch.Generator().manual_seed(2)
+    x = maps((2, 20, 9, 8), dtype, True, False)
+    x[0, 1, 2, 3], x[0, 4], x[0, 5:, 6, 7], x[1, :, 1, 1] = float("nan"), *[float("-inf")] * 3
+    channel = torch.rand(2, 20, 1, 1, generator=draw).to(wide)
+    spatial = torch.rand(2, 1, 9, 8, generator=draw).to(wide)
+
+    def pooled_space(number: int, kernels: bool, x: Tensor, gate: Tensor) -> Tensor:
+        return ops.pool_space(x, ops.AVG_MAX, gate, kernels=kernels)[1][number]
+
+    def pooled_channels(number: int, kernels: bool, x: Tensor, gate: Tensor) -> Tensor:
+        return ops.pool_channels(x, gate, kernels=kernels)[1][number]
+
+    def scaled(kernels: bool, *inputs: Tensor) -> Tensor:
+        return ops.scale(*inputs, kernels=kernels)
+
+    for result, inputs in (
+        *((partial(pooled_space, number), [x, spatial]) for number in range(2)),
+        *((partial(pooled_channels, number), [x, channel]) for number in range(2)),
+        (scaled, [x, channel, spatial]),
+    ):
+        for wanted in range(len(inputs)):
+            given = [one.clone().requires_grad_(k == wanted) for k, one in enumerate(inputs)]
+            found, expected = result(True, *given), result(False, *given)
+            error(found, expected, dtype)
+            d = torch.rand(found.shape, generator=draw).to(found)
+            gradients = (torch.autograd.grad(y, given[wanted], d)[0] for y in (found, expected))
+            error(*gradients, dtype)
+
+
 def the_same_bits_again(dtype: torch.dtype) -> None:
     x = maps((1, 20, 3, 100), dtype, True, False)
     first, second = (block(x, "channel_spatial", True, True) for _ in range(2))
@@ -136,8 +174,10 @@ def main(name: str) -> None:
     path = ops.path(torch.ones(1, 2, 3, 4, dtype=dtype))
     assert path == "triton", path
     worst = every_order_and_memory(dtype)
-    for check in (long_walks_in_large_maps, nan_and_infinity, the_same_bits_again):
-        check(dtype)
+    long_walks_in_large_maps(dtype)
+    nan_and_infinity(dtype)
+    each_result_and_gradient_alone(dtype)
+    the_same_bits_again(dtype)
     if dtype == torch.float32:
         each_kernel_once_when_compiled(dtype)
     print(f"{name}: at most {worst:.1e} of the largest number")

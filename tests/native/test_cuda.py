@@ -61,6 +61,7 @@ print(*(ops.path(torch.ones(2, 64, 16, 16, dtype=dtype)) for dtype in (torch.hal
 def test_they_know_cards_of_compute_capability_8_and_above():
     code = """
 import torch
+from types import SimpleNamespace
 from cbam_torch import cuda
 for capability in ((7, 5), (8, 0), (12, 0)):
     torch.cuda.get_device_capability = lambda device: capability
