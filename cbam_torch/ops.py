@@ -37,10 +37,11 @@ def path(x: Tensor, *gates: Tensor | None, kernels: bool = True) -> str:
         'composition'
     """
     setting = _setting() if kernels else "off"
-    pays = setting == "always" or x.numel() >= LEAST
-    if setting == "off" or not pays or _is_watched(x):
+    # Before the size is, since an exported graph would be for maps on its side of LEAST alone.
+    if setting == "off" or _is_watched(x):
         return "composition"
-    return fused.kernels_for(x, *gates) or "composition"
+    pays = setting == "always" or x.numel() >= LEAST
+    return (fused.kernels_for(x, *gates) if pays else None) or "composition"
 
 
 def _setting() -> str:
