@@ -29,12 +29,16 @@ def knows(x: Tensor) -> bool:
 
 
 def _has_kernels(device: torch.device) -> bool:
-    is_able = _IS_INTERPRETED or torch.cuda.get_device_capability(device) >= CAPABILITY
-    return is_able and _kernels() is not None
+    return (_IS_INTERPRETED or _is_able(device)) and _kernels() is not None
 
 
 # As torch.compiler.assume_constant_result does, which takes a second to load the compiler.
 _has_kernels.__dict__["_dynamo_marked_constant"] = True
+
+
+@functools.cache
+def _is_able(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= CAPABILITY
 
 
 @functools.cache

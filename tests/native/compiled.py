@@ -33,9 +33,10 @@ class Driver:
 
 
 def check(kernel, name: str) -> None:
-    """It became a program, and goes through maps by 16 bytes."""
+    """It became a program, goes through maps by 16 bytes, and has no fused multiply-add."""
     assert kernel.asm["cubin"], name
     code = kernel.asm["ptx"]
+    assert "fma." not in code, name
     assert name == "_join" or "ld.global.v4.b32" in code, name
     assert name in ("_join", "_pool") or "st.global.v4.b32" in code, name
 

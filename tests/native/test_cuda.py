@@ -63,9 +63,10 @@ def test_they_know_cards_of_compute_capability_8_and_above():
 import torch
 from types import SimpleNamespace
 from cbam_torch import cuda
-for capability in ((7, 5), (8, 0), (12, 0)):
-    torch.cuda.get_device_capability = lambda device: capability
-    x = SimpleNamespace(device=torch.device("cuda", 1), dtype=torch.bfloat16)
+cards = [(7, 5), (8, 0), (12, 0)]
+torch.cuda.get_device_capability = lambda device: cards[device.index]
+for number in range(3):
+    x = SimpleNamespace(device=torch.device("cuda", number), dtype=torch.bfloat16)
     print(cuda.knows(x))
 print(cuda.knows(torch.ones(2)), cuda.knows(SimpleNamespace(device=x.device, dtype=torch.int32)))
 """
