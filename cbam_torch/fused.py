@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbam_torch import native
+from cbam_torch import cuda, native
 
 # A primitive by plain operations, for derivatives of its gradient.
 Composition = Callable[..., Any]
@@ -29,7 +29,9 @@ def kernels_for(x: Tensor, *gates: Tensor | None) -> str | None:
         and (_channels_come_first(x) or _channels_come_last(x))
         and all(gate is None or gate.dtype == wide for gate in gates)
     )
-    return "native" if fits and native.knows(x) else None
+    if not fits:
+        return None
+    return "triton" if cuda.knows(x) else "native" if native.knows(x) else None
 
 
 def pool(
@@ -175,8 +177,8 @@ def _pool_backward(
     of_gate: bool,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x, which has that of the x handed on, d_y, and of the gate."""
-    d_x = d_y if d_y is not None and hasattr(d_y, _MARK) else _new_gradient(x, of_x)
-    d_gate = _new_gradient(gate, of_gate)
+    d_x = d_y if d_y is not None and hasattr(d_y, _MARK) else _new_gradient(x, x, of_x)
+    d_gate = _new_gradient(x, gate, of_gate)
     is_row = over_space is _channels_come_first(x)
     name = "pool_rows_backward" if is_row else "pool_columns_backward"
     known = (_in_order(gate), most, ties, _in_order(d_avg), _in_order(d_max), _like(x, d_y))
@@ -201,8 +203,11 @@ def _scale_backward(
     of_spatial: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x and of both gates."""
-    d_x = _new_gradient(x, of_x)
-    d_channel, d_spatial = _new_gradient(channel, of_channel), _new_gradient(spatial, of_spatial)
+    d_x = _new_gradient(x, x, of_x)
+    d_channel, d_spatial = (
+        _new_gradient(x, channel, of_channel),
+        _new_gradient(x, spatial, of_spatial),
+    )
     gates = _rows_first(x, _in_order(channel), _in_order(spatial))
     asked = (d_x, *_rows_first(x, d_channel, d_spatial))
     _run("scale_backward", x, *gates, residual, _like(x, d_y), *asked)
@@ -213,7 +218,8 @@ def _run(name: str, x: Tensor, *arguments: Tensor | bool | None) -> None:
     """Call the kernel of that name for x, as samples of rows and columns."""
     samples, channels = x.shape[:2]
     shape = (samples, *_rows_first(x, channels, x.numel() // (samples * channels)))
-    native.run(name, shape, x, *arguments)
+    kernels = cuda if cuda.knows(x) else native
+    kernels.run(name, shape, x, *arguments)
 
 
 def _rows_first(x: Tensor, channels: Any, positions: Any) -> tuple[Any, Any]:
@@ -246,9 +252,9 @@ def _new_descriptors(
     return avg, most, ties
 
 
-def _new_gradient(of: Tensor | None, is_wanted: bool) -> Tensor:
+def _new_gradient(x: Tensor, of: Tensor | None, is_wanted: bool) -> Tensor:
     """Memory for a gradient; empty where nobody wants it, since an operation returns tensors."""
-    return torch.empty_like(of) if of is not None and is_wanted else torch.empty(0)
+    return torch.empty_like(of) if of is not None and is_wanted else x.new_empty(0)
 
 
 # ---------------------------------------------------------- the same as operations of torch.compile
@@ -276,13 +282,13 @@ _OPERATIONS[_scale].register_fake(lambda x, channel, spatial, residual: torch.em
 
 @_OPERATIONS[_pool_backward].register_fake
 def _(x, gate, most, ties, d_avg, d_max, d_y, over_space, of_x, of_gate):
-    return _new_gradient(x, of_x), _new_gradient(gate, of_gate)
+    return _new_gradient(x, x, of_x), _new_gradient(x, gate, of_gate)
 
 
 @_OPERATIONS[_scale_backward].register_fake
 def _(x, channel, spatial, residual, d_y, of_x, of_channel, of_spatial):
     return (
-        _new_gradient(x, of_x),
-        _new_gradient(channel, of_channel),
-        _new_gradient(spatial, of_spatial),
+        _new_gradient(x, x, of_x),
+        _new_gradient(x, channel, of_channel),
+        _new_gradient(x, spatial, of_spatial),
     )

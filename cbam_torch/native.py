@@ -15,9 +15,12 @@ def knows(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _NUMBERS and _are_built()
 
 
-@torch.compiler.assume_constant_result
 def _are_built() -> bool:
     return kernels() is not None
+
+
+# As torch.compiler.assume_constant_result does, which takes a second to load the compiler.
+_are_built.__dict__["_dynamo_marked_constant"] = True
 
 
 def run(

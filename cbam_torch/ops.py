@@ -22,12 +22,13 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def path(x: Tensor, *gates: Tensor | None, kernels: bool = True) -> str:
-    """What the primitives run on for x, (N, C, *S): "native" kernels, or their "composition".
+    """What the primitives run on for x, (N, C, *S): a kind of kernels, or their "composition".
 
-    The kernels know float32, float64 and bfloat16 on a CPU, in memory where channels come first or
-    last. Plain operations run where `kernels` is False or the environment variable CBAM_KERNELS is
-    "off", for maps so small that a kernel is done before it is called, for export and tracing,
-    under functorch's transforms, in forward mode, and for subclasses of Tensor.
+    "native" kernels know float32, float64 and bfloat16 on a CPU, "triton" those and float16 on a
+    CUDA device, in memory where channels come first or last. Plain operations run where `kernels`
+    is False or the environment variable CBAM_KERNELS is "off", for maps so small that a kernel is
+    done before it is called, for export and tracing, under functorch's transforms, in forward mode,
+    and for subclasses of Tensor.
 
     Example:
         >>> import torch
@@ -36,15 +37,19 @@ def path(x: Tensor, *gates: Tensor | None, kernels: bool = True) -> str:
         'composition'
     """
     setting = _setting() if kernels else "off"
-    pays = setting == "always" or x.numel() >= LEAST
-    if setting == "off" or not pays or _is_watched(x):
+    # Before the size is, since an exported graph would be for maps on its side of LEAST alone.
+    if setting == "off" or _is_watched(x):
         return "composition"
-    return fused.kernels_for(x, *gates) or "composition"
+    pays = setting == "always" or x.numel() >= LEAST
+    return (fused.kernels_for(x, *gates) if pays else None) or "composition"
 
 
-@torch.compiler.assume_constant_result
 def _setting() -> str:
     return kernels_setting()
+
+
+# As torch.compiler.assume_constant_result does, which takes a second to load the compiler.
+_setting.__dict__["_dynamo_marked_constant"] = True
 
 
 def _is_watched(x: Tensor) -> bool:
