@@ -45,6 +45,9 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt cbam_core/native/primitive
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	# It says that it needs torchvision, which it does not, and which would bring another torch.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pytorchcv
+	# In a folder of its own, which its tests alone look into: Triton and TensorFlow each bring an
+	# LLVM, and end a process that loads both.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --target .venv/triton triton
 	touch $(INSTALLED)
 
 clean:

@@ -14,6 +14,7 @@ from keras import KerasTensor as Tensor
 
 from cbam_core.kernels import kernels_setting
 from cbam_keras import fused
+from cbam_keras.devices import is_on_cpu
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def path(x: Tensor, *, kernels: bool = True) -> str:
         ('fused', 'composition')
     """
     is_on = kernels and kernels_setting() != "off"
-    fits = 0 not in tuple(x.shape) and _is_on_cpu()
+    fits = 0 not in tuple(x.shape) and is_on_cpu()
     return "fused" if is_on and fits else "composition"
 
 
@@ -78,22 +79,6 @@ def scale(
         return fused.scale(x, channel, spatial, residual=residual)
     refined = _refined(_refined(x, channel), spatial)
     return keras.ops.cast(at_least_float32(x) + refined if residual else refined, x.dtype)
-
-
-def _is_on_cpu() -> bool:
-    match keras.config.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            return not tf.config.list_logical_devices("GPU")
-        case "jax":
-            import jax
-
-            return jax.default_backend() == "cpu"
-        case _:
-            import torch
-
-            return not torch.cuda.is_available()
 
 
 def _refined(x: Tensor, gate: Tensor | None) -> Tensor:

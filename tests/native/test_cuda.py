@@ -15,11 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 INTERPRETED = {"TRITON_INTERPRET": "1"}
+# Where the Makefile puts it, or beside torch, as builds of torch for CUDA bring it.
+TRITON = Path(sys.prefix) / "triton"
 
 
 def python(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     rest = {name: value for name, value in os.environ.items() if name not in INTERPRETED}
-    rest |= {"PYTHONPATH": str(ROOT), "CBAM_KERNELS": "always"} | environment
+    rest |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{TRITON}", "CBAM_KERNELS": "always"} | environment
     done = subprocess.run([sys.executable, *command], env=rest, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
