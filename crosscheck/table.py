@@ -20,12 +20,17 @@ KINDS = {
     "state": "statistics",
     "slot": "slots",
 }
+# Columns that the widest table takes.
+WIDTH = 100
 # Failing rows that are printed one by one; the JSON has them all.
 SHOWN = 20
 
 
 def show(report: Report, console: Console, *, by_case: bool = False) -> None:
     """Print the table, one for each case if `by_case`, the rows that failed, and the verdict."""
+    if not console.is_terminal:
+        # Nothing ends at column 80 of a pipe, and a number cut short says nothing.
+        console.width = max(console.width, WIDTH)
     faulty = [row for row in report.rows if row.fault]
     sound = [row for row in report.rows if not row.fault]
     console.print("Largest difference from the NumPy reference, relative to its largest value")
@@ -60,7 +65,8 @@ def _equality_table(rows: Sequence[Row], title: str | None = None) -> Table:
         table.add_column(column, no_wrap=True)
     kinds = [kind for kind in KINDS if any(_kind(row) == kind for row in rows)]
     for column in ("passes", *(KINDS[kind] for kind in kinds), ""):
-        table.add_column(column, justify="right", no_wrap=True)
+        width = len("1.0e-15") if column in KINDS.values() else None
+        table.add_column(column, justify="right", no_wrap=True, min_width=width)
     for framework, dtype in dict.fromkeys((row.framework, row.dtype) for row in rows):
         own = [row for row in rows if (row.framework, row.dtype) == (framework, dtype)]
         passes = len({(row.case, row.mode) for row in own})
