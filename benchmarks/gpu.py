@@ -19,14 +19,8 @@ import torch
 from torch import Tensor
 
 from cbam_torch import CBAM, ops
+from crosscheck.benchmark.plan import SHAPES
 
-SHAPES = (
-    (32, 256, 56, 56),
-    (32, 512, 28, 28),
-    (32, 1024, 14, 14),
-    (32, 2048, 7, 7),
-    (8, 64, 112, 112),
-)
 DTYPES = (torch.float32, torch.bfloat16)
 FORMATS = {"first": torch.contiguous_format, "last": torch.channels_last}
 # Passes over the map: a copy has 2.

@@ -39,7 +39,8 @@ def pool_space(
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
 
-    x is handed on to the next primitive, so that the gradients of all three meet in one buffer.
+    x is handed on as it is, and TensorFlow adds up its three gradients; in cbam_torch they meet
+    there.
     """
     if path(x, kernels=kernels) == "fused" and set(pools) <= set(fused.POOLS):
         return fused.pool_space(x, pools, spatial)

@@ -13,6 +13,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from cbam_torch.compiling import constant
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # The compute capability from which cards have all that the kernels use, bfloat16 included.
 CAPABILITY = (8, 0)
@@ -28,12 +30,9 @@ def knows(x: Tensor) -> bool:
     )
 
 
+@constant
 def _has_kernels(device: torch.device) -> bool:
     return (_IS_INTERPRETED or _is_able(device)) and _kernels() is not None
-
-
-# As torch.compiler.assume_constant_result does, which takes a second to load the compiler.
-_has_kernels.__dict__["_dynamo_marked_constant"] = True
 
 
 @functools.cache

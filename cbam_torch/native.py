@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cbam_core.native import DTYPES, kernels
+from cbam_torch.compiling import constant
 
 _NUMBERS = {getattr(torch, name): number for name, number in DTYPES.items()}
 
@@ -15,12 +16,9 @@ def knows(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _NUMBERS and _are_built()
 
 
+@constant
 def _are_built() -> bool:
     return kernels() is not None
-
-
-# As torch.compiler.assume_constant_result does, which takes a second to load the compiler.
-_are_built.__dict__["_dynamo_marked_constant"] = True
 
 
 def run(

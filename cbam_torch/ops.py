@@ -10,10 +10,11 @@ from torch import Tensor
 
 from cbam_core.kernels import kernels_setting
 from cbam_torch import fused
+from cbam_torch.compiling import constant
 
 # The pools for which there are kernels, and the numbers that a map has at least to be worth one.
 AVG_MAX = ("avg", "max")
-LEAST = 16384
+LEAST = 131072
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -44,12 +45,9 @@ def path(x: Tensor, *gates: Tensor | None, kernels: bool = True) -> str:
     return (fused.kernels_for(x, *gates) if pays else None) or "composition"
 
 
+@constant
 def _setting() -> str:
     return kernels_setting()
-
-
-# As torch.compiler.assume_constant_result does, which takes a second to load the compiler.
-_setting.__dict__["_dynamo_marked_constant"] = True
 
 
 def _is_watched(x: Tensor) -> bool:

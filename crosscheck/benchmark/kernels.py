@@ -1,17 +1,9 @@
-"""What a package says of its kernels."""
+"""The kernels of a network that is there."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from types import ModuleType
+from collections.abc import Iterable
 from typing import Any
-
-
-def switch(constructor: Callable[..., Any], on: bool) -> dict[str, Any]:
-    """The argument that turns the kernels of what is constructed on or off, where it has one."""
-    has_switch = "kernels" in inspect.signature(constructor).parameters
-    return {"kernels": on} if has_switch else {}
 
 
 def set_all(parts: Iterable[Any], on: bool) -> None:
@@ -19,8 +11,3 @@ def set_all(parts: Iterable[Any], on: bool) -> None:
     for part in parts:
         if hasattr(part, "kernels"):
             part.kernels = on
-
-
-def path(ops: ModuleType, x: Any, on: bool) -> str:
-    """How a block on x computes its primitives."""
-    return ops.path(x, kernels=on) if hasattr(ops, "path") else "composition"

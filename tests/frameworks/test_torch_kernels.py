@@ -61,7 +61,7 @@ def test_the_composition_runs_on_what_they_do_not_know(x):
 def test_small_maps_are_left_to_the_composition(monkeypatch):
     monkeypatch.setenv("CBAM_KERNELS", "on")
     assert ops.path(torch.ones(1, 64, 7, 7)) == "composition"
-    assert ops.path(torch.ones(8, 64, 7, 7)) == "native"
+    assert ops.path(torch.ones(8, 64, 16, 16)) == "native"
 
 
 def test_an_unknown_setting_is_refused(monkeypatch, block, x):

@@ -15,7 +15,6 @@ from cbam_core import CBAMSpec, initial_network, initial_weights
 from cbam_flax import CBAM, ops
 from cbam_flax.backbones import Backbone
 from cbam_flax.weights import load_canonical
-from crosscheck.benchmark import kernels
 from crosscheck.benchmark.candidate import Entry, Model
 from crosscheck.benchmark.libraries import jax as jax_library
 from crosscheck.benchmark.plan import Plan
@@ -29,7 +28,7 @@ def blocks(x: Array, plan: Plan) -> Iterator[Entry]:
     spec = CBAMSpec.preset("official", x.shape[-1])
     make, weights = functools.partial(CBAM.from_spec, spec), initial_weights(spec)
     for name, on in (("ours", True), ("plain", False)):
-        yield _entry(name, make, weights, plan, on, kernels.path(ops, x, on))
+        yield _entry(name, make, weights, plan, on, ops.path(x, kernels=on))
 
 
 def networks(x: Array, plan: Plan) -> Iterator[Entry]:
@@ -37,7 +36,7 @@ def networks(x: Array, plan: Plan) -> Iterator[Entry]:
     yield _entry("none", functools.partial(Backbone, none), initial_network(none), plan)
     make, weights = functools.partial(Backbone, cbam), initial_network(cbam)
     for name, on in (("ours", True), ("plain", False)):
-        yield _entry(name, make, weights, plan, on, kernels.path(ops, x, on))
+        yield _entry(name, make, weights, plan, on, ops.path(x, kernels=on))
 
 
 def _entry(

@@ -31,8 +31,8 @@ def blocks(x: Any, plan: Plan) -> Iterator[Entry]:
     channels_last = _DATA_FORMATS[keras.config.backend()] == "channels_last"
     spec = CBAMSpec.preset("official", x.shape[-1 if channels_last else 1])
     for name, on in (("ours", True), ("plain", False)):
-        make = functools.partial(CBAM.from_spec, spec, **kernels.switch(CBAM, on))
-        yield _entry(name, make, x, plan, kernels.path(ops, x, on))
+        make = functools.partial(CBAM.from_spec, spec, kernels=on)
+        yield _entry(name, make, x, plan, ops.path(x, kernels=on))
 
 
 def networks(x: Any, plan: Plan) -> Iterator[Entry]:
@@ -40,7 +40,7 @@ def networks(x: Any, plan: Plan) -> Iterator[Entry]:
     yield _entry("none", functools.partial(Backbone, none), x, plan)
     for name, on in (("ours", True), ("plain", False)):
         make = functools.partial(_network, cbam, on)
-        yield _entry(name, make, x, plan, kernels.path(ops, x, on))
+        yield _entry(name, make, x, plan, ops.path(x, kernels=on))
 
 
 def _network(architecture: Architecture, on: bool, **options: Any) -> Backbone:

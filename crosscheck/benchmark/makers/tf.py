@@ -25,8 +25,8 @@ def library() -> ModuleType:
 def blocks(x: tf.Tensor, plan: Plan) -> Iterator[Entry]:
     spec = CBAMSpec.preset("official", x.shape[-1])
     for name, on in (("ours", True), ("plain", False)):
-        make = functools.partial(CBAM.from_spec, spec, **kernels.switch(CBAM, on))
-        yield _entry(name, make, plan, kernels.path(ops, x, on))
+        make = functools.partial(CBAM.from_spec, spec, kernels=on)
+        yield _entry(name, make, plan, ops.path(x, kernels=on))
 
 
 def networks(x: tf.Tensor, plan: Plan) -> Iterator[Entry]:
@@ -34,7 +34,7 @@ def networks(x: tf.Tensor, plan: Plan) -> Iterator[Entry]:
     yield _entry("none", functools.partial(Backbone, none), plan)
     for name, on in (("ours", True), ("plain", False)):
         make = functools.partial(_network, cbam, on)
-        yield _entry(name, make, plan, kernels.path(ops, x, on))
+        yield _entry(name, make, plan, ops.path(x, kernels=on))
 
 
 def _network(architecture: Architecture, on: bool, **options: Any) -> Backbone:

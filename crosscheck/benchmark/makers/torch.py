@@ -27,8 +27,8 @@ def blocks(x: Tensor, plan: Plan) -> Iterator[Entry]:
     channels = x.shape[1]
     spec = CBAMSpec.preset("official", channels)
     for name, on in (("ours", True), ("plain", False)):
-        make = functools.partial(CBAM.from_spec, spec, **kernels.switch(CBAM, on))
-        yield _entry(name, make, plan, kernels.path(ops, x, on))
+        make = functools.partial(CBAM.from_spec, spec, kernels=on)
+        yield _entry(name, make, plan, ops.path(x, kernels=on))
     for name, structure in STRUCTURES.items():
         yield _entry(name, functools.partial(structure, channels), plan)
     if importlib.util.find_spec("pytorchcv"):
@@ -42,7 +42,7 @@ def networks(x: Tensor, plan: Plan) -> Iterator[Entry]:
     yield _entry("none", functools.partial(Backbone, none), plan)
     for name, on in (("ours", True), ("plain", False)):
         make = functools.partial(_network, cbam, on)
-        yield _entry(name, make, plan, kernels.path(ops, x, on))
+        yield _entry(name, make, plan, ops.path(x, kernels=on))
     yield _entry("official", functools.partial(_official_network, cbam), plan)
 
 

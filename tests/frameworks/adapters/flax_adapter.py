@@ -13,12 +13,12 @@ from flax.training.dynamic_scale import DynamicScale
 import cbam_flax as package
 from cbam_core.costs import is_statistic
 from cbam_core.slots import OPTAX as CONVENTION
-from cbam_flax import train
+from cbam_flax import ops, train
 from cbam_flax.evaluate import evaluate
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -117,6 +117,11 @@ def _step(graph, params, others, x, cotangent):
 
     y, pullback, after = jax.vjp(run, params, x, has_aux=True)
     return y, *pullback(cotangent), after
+
+
+def path(x):
+    """What the primitives run on for x (N, *S, C)."""
+    return ops.path(jnp.asarray(x))
 
 
 def kept(module, x):

@@ -8,13 +8,13 @@ import numpy as np
 
 import cbam_keras as package
 from cbam_core.slots import KERAS as CONVENTION
-from cbam_keras import train
+from cbam_keras import ops, train
 from cbam_keras.evaluate import differentiate as _differentiate
 from cbam_keras.evaluate import evaluate, prepare
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
@@ -106,6 +106,11 @@ def _load(layer, path):
 
 # Ending, dialect, and how its users load such a file into a layer.
 LOADS = [(".weights.h5", None, _load)]
+
+
+def path(x):
+    """What the primitives run on for x (N, *S, C)."""
+    return ops.path(keras.ops.convert_to_tensor(x))
 
 
 def kept(module, x):

@@ -19,12 +19,13 @@ from flax.training.dynamic_scale import DynamicScale
 import cbam_flax.linen as linen
 from cbam_core.costs import is_statistic
 from cbam_core.slots import OPTAX as CONVENTION
+from cbam_flax import ops
 from cbam_flax.linen import train
 from cbam_flax.linen.evaluate import evaluate
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -154,6 +155,11 @@ def _load(block, path):
 
 # Ending, dialect, and how its users load such a file into a block.
 LOADS = [(".orbax", None, _load)]
+
+
+def path(x):
+    """What the primitives run on for x (N, *S, C)."""
+    return ops.path(jnp.asarray(x))
 
 
 def kept(bound, x):

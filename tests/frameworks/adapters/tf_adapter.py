@@ -6,13 +6,13 @@ import cbam_core
 import cbam_tf as package
 from cbam_core.costs import is_statistic
 from cbam_core.slots import KERAS as CONVENTION
-from cbam_tf import train
+from cbam_tf import ops, train
 from cbam_tf.evaluate import evaluate
 from cbam_tf.weights import canonical_array, named_weights
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -82,6 +82,11 @@ def _load_as_tensorflow_1(module, path):
 
 # Ending, dialect, and how its users load such a file into a module.
 LOADS = [(".tf", None, _load), (".tf", None, _load_as_tensorflow_1)]
+
+
+def path(x):
+    """What the primitives run on for x (N, *S, C)."""
+    return ops.path(tf.constant(x))
 
 
 def kept(module, x):

@@ -6,13 +6,13 @@ import torch
 import cbam_torch as package
 from cbam_core.costs import is_statistic
 from cbam_core.slots import TORCH as CONVENTION
-from cbam_torch import train
+from cbam_torch import ops, train
 from cbam_torch.evaluate import evaluate
 from cbam_torch.weights import canonical_array, named_weights
 
 __all__ = [
     "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "save", "save_run", "train", "train_from_seed",
+    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -48,6 +48,11 @@ def differentiate(network, x, cotangent, training=False):
     for name in state.keys() - sources:
         arrays[f"state:{name}"] = canonical_array(state[name], shapes[name])
     return arrays
+
+
+def path(x):
+    """What the primitives run on for x (N, *S, C)."""
+    return ops.path(_first(x))
 
 
 def kept(module, x):
