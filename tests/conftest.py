@@ -12,6 +12,9 @@ import warnings
 
 import pytest
 
+from crosscheck.frameworks import FRAMEWORKS
+from tests.compiling import QUICKLY
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -29,15 +32,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if name and name.startswith("keras-"):
         os.environ["KERAS_BACKEND"] = name.removeprefix("keras-")
     if name:
-        # What a test compiles runs once or twice; `cbam check` compiles as users do.
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         # Maps of tests are small.
         os.environ.setdefault("CBAM_KERNELS", "always")
+    for variable, value in QUICKLY.items():
+        os.environ.setdefault(variable, value)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if FRAMEWORKS["torch-compile"].missing == ["a C++ compiler"]:
+        without = [item for item in items if item.get_closest_marker("compiler")]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
     # The longest first: two workers then end together.
     items.sort(key=lambda item: not item.nodeid.startswith("tests/test_frameworks.py"))
 

@@ -137,6 +137,7 @@ def test_every_framework(framework, tmp_path):
         assert 0 < row["kept_bytes"] <= KEPT_ELSEWHERE[kind] * SIZE
 
 
+@pytest.mark.compiler
 def test_compiled_beside_eager(tmp_path):
     found, _ = measured(tmp_path / "c.json", *TINY, "--candidates", "ours,official")
     passes = [(row["candidate"], row["mode"], row["pass"]) for row in found["rows"]]

@@ -19,9 +19,14 @@ from crosscheck.training.cases import (
     training_cases,
 )
 from crosscheck.training.faults import TRAINING_FAULTS, plan_training_faults
+from tests.compiling import QUICKLY
 
+NAMES = [
+    pytest.param(name, marks=pytest.mark.compiler) if framework.needs_compiler else name
+    for name, framework in FRAMEWORKS.items()
+]
 # tests/crosscheck/test_check.py has torch itself.
-OTHERS = [name for name in FRAMEWORKS if name != "torch"]
+OTHERS = NAMES[1:]
 
 
 def test_the_registry_is_complete():
@@ -29,16 +34,17 @@ def test_the_registry_is_complete():
         "torch", "torch-compile", "tf", "tf-function", "keras-tensorflow", "keras-jax",
         "keras-torch", "flax", "linen",
     ]  # fmt: skip
-    assert [f.name for f in FRAMEWORKS.values() if f.missing] == []
+    assert [f.missing for f in FRAMEWORKS.values() if not f.needs_compiler] == [[]] * 8
 
 
 @pytest.fixture
-def compiled_quickly(monkeypatch):
-    """JAX without optimisation, in half of the time; the other tests compile as users do."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+def compiled_as_users_do(monkeypatch):
+    for variable in QUICKLY:
+        monkeypatch.delenv(variable)
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.usefixtures("compiled_as_users_do")
+@pytest.mark.parametrize("name", NAMES)
 def test_equal(name):
     """What `cbam check` runs; every choice in both modes is in tests/frameworks."""
     framework = FRAMEWORKS[name]
@@ -48,7 +54,8 @@ def test_equal(name):
     assert report.ok
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.usefixtures("compiled_as_users_do")
+@pytest.mark.parametrize("name", NAMES)
 def test_equal_in_lesser_precision(name):
     framework = FRAMEWORKS[name]
     selected = [case for case in default_cases() if case.name in SELECTION]
@@ -58,8 +65,7 @@ def test_equal_in_lesser_precision(name):
     assert report.ok
 
 
-@pytest.mark.usefixtures("compiled_quickly")
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equal_on_a_network(name):
     """Few layers: tests/frameworks/test_backbones.py has every choice, `--model` the real ones."""
     fields = {"groups": 2, "group_width": 32, "num_classes": 5}
@@ -71,7 +77,6 @@ def test_equal_on_a_network(name):
     assert report.ok
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_fault_is_caught(name):
     report = check([FRAMEWORKS[name]], {name: plan_faults(default_cases())})
@@ -92,8 +97,7 @@ def test_without_a_gpu_a_framework_is_refused(name):
 RUNS = {case.name: case for case in training_cases()}
 
 
-@pytest.mark.usefixtures("compiled_quickly")
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equal_while_it_trains(name):
     """200 steps in float64, 50 in float32; every optimizer is in tests/frameworks."""
     plans = [
@@ -105,8 +109,7 @@ def test_equal_while_it_trains(name):
     assert {row.dtype for row in report.rows} == {"float64", "float32"}
 
 
-@pytest.mark.usefixtures("compiled_quickly")
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_fault_of_training_is_caught(name):
     framework = FRAMEWORKS[name]
     faults = list(TRAINING_FAULTS.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 
 import numpy as np
@@ -88,18 +87,12 @@ def test_weights_come_back_with_the_same_bits(framework, name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_factory_s_weights_are_those_of_its_architecture(framework, name):
+def test_a_factory_s_network_is_that_of_its_architecture(framework, name):
     network = framework.build(name, attention="cbam")
     assert network.architecture == Architecture.named(name, attention="cbam")
     found = framework.package.to_canonical(network)
     shapes = cbam_core.network_shapes(network.architecture)
     assert {name: array.shape for name, array in found.items()} == shapes
-    # Each array is the beginning of one long one: any bits will do, and drawing takes time.
-    drawn = np.random.default_rng(0).random(max(map(math.prod, shapes.values())), np.float32)
-    weights = {name: drawn[: math.prod(shape)].reshape(shape) for name, shape in shapes.items()}
-    framework.package.load_canonical(network, weights)
-    found = framework.package.to_canonical(network)
-    assert all((found[key] == weights[key]).all() for key in weights)
 
 
 @pytest.mark.parametrize("name", ["stem_and_tail", "bottleneck_cbam", "separable_cbam"])

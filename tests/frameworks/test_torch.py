@@ -74,6 +74,7 @@ def test_autocast_in_a_training_step_gives_finite_float32_gradients():
         assert parameter.grad.isfinite().all()
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_compiles_into_one_graph(dynamic, training):

@@ -34,6 +34,7 @@ def x():
 # ---------------------------------------------------------------------------------- which path runs
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("space", [(7,), (4, 5), (2, 3, 4)])
 def test_they_run_where_channels_come_first_or_last(dtype, space):
@@ -58,6 +59,7 @@ def test_the_composition_runs_on_what_they_do_not_know(x):
     assert CBAM(6, device=x.device)(x).shape == x.shape
 
 
+@pytest.mark.compiler
 def test_small_maps_are_left_to_the_composition(monkeypatch):
     monkeypatch.setenv("CBAM_KERNELS", "on")
     assert ops.path(torch.ones(1, 64, 7, 7)) == "composition"
@@ -73,6 +75,7 @@ def test_an_unknown_setting_is_refused(monkeypatch, block, x):
 # ---------------------------------------------------------------------------------- what runs on it
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("order", ORDERS)
 def test_gradients_and_their_gradients_are_finite_differences(order):
     torch.manual_seed(0)
@@ -95,6 +98,7 @@ def assert_close(found, right):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_compiled_block_keeps_them_as_nodes(block, x, dynamic):
     torch.compiler.reset()
@@ -112,6 +116,7 @@ def test_a_compiled_block_keeps_them_as_nodes(block, x, dynamic):
     assert_close(gradients(block, x, compiled), gradients(block, x))
 
 
+@pytest.mark.compiler
 def test_the_operations_are_registered_as_torch_wants_them(x):
     gate = torch.rand(3, 6, 1, 1, dtype=torch.float64)
     _, most, ties = torch.ops.cbam.pool(x, gate, False)

@@ -29,17 +29,20 @@ def sanitized(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program], capture_output=True, text=True)
 
 
+@pytest.mark.compiler
 def test_sanitizers_find_nothing_and_bits_do_not_depend_on_threads(tmp_path):
     result = sanitized(tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.compiler
 def test_sanitizers_find_what_is_planted(tmp_path):
     result = sanitized(tmp_path, "-DPLANTED")
     assert result.returncode != 0
     assert "heap-buffer-overflow" in result.stderr
 
 
+@pytest.mark.compiler
 def test_they_are_built_where_there_is_a_compiler():
     assert native.kernels() is not None
 
