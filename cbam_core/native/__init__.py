@@ -24,10 +24,13 @@ _ARGUMENTS = {
     "scale": [*_SHAPE, *[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_void_p],
     "scale_backward": [*_SHAPE, *[ctypes.c_void_p] * 3, ctypes.c_int, *[ctypes.c_void_p] * 4],
 }
+NAMES = tuple(_ARGUMENTS)
 
 
 class Kernels:
     """The functions of `primitives.cpp`, which has their arguments: addresses and sizes.
+
+    Each is there a second time, xla_NAME, for XLA to call: see `xla.cpp`.
 
     Raises:
         MemoryError: a function lacked memory.
@@ -41,6 +44,7 @@ class Kernels:
             function.argtypes, function.restype = arguments, ctypes.c_int
             function.errcheck = _raise
             setattr(self, name, function)
+            setattr(self, f"xla_{name}", getattr(library, f"cbam_xla_{name}"))
 
 
 def _raise(result: int, function: object, arguments: tuple[object, ...]) -> int:

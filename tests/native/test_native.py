@@ -46,9 +46,9 @@ def test_they_are_built_where_there_is_a_compiler():
 
 def build(folder: Path, compiler: str) -> subprocess.CompletedProcess[str]:
     """Build them from a copy of what the build needs."""
-    for name in ("setup.py", "cbam_core/native/primitives.cpp", "cbam_core/native/__init__.py"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
+    shutil.copy(ROOT / "setup.py", folder)
+    ignored = shutil.ignore_patterns("__pycache__", native.FILE)
+    shutil.copytree(ROOT / "cbam_core/native", folder / "cbam_core/native", ignore=ignored)
     (folder / "cbam_core/__init__.py").touch()
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
     environment = os.environ | {"CC": compiler, "CXX": compiler}
