@@ -13,9 +13,8 @@ from jax import Array
 from cbam_core.kernels import kernels_setting
 from cbam_flax import fused, native
 
-# The pools for which there are kernels, and the numbers that a map has at least to be worth one.
+# The pools for which there are kernels.
 AVG_MAX = ("avg", "max")
-LEAST = 131072
 
 
 def at_least_float32(x: Array) -> Array:
@@ -27,11 +26,11 @@ def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
     """How the primitives compute on x, (N, *S, C): by "native" kernels, "fused", or "composition".
 
     Native kernels know float32, float64 and bfloat16 on a CPU that is JAX's only device, where they
-    were built. For small maps, float16, several devices, meshes and sizes that are not known what
-    is "fused" runs, XLA's operations with derivatives of their own. Not in float64: XLA computes an
-    x that is cheap anew for each use and may round it otherwise; nothing then equals the maximum,
-    and the composition is sure to find one. That runs on GPUs too, where `kernels` is False, and
-    where the environment variable CBAM_KERNELS, read when a function is traced, is "off".
+    were built. For float16, several devices, meshes and sizes that are not known what is "fused"
+    runs, XLA's operations with derivatives of their own. Not in float64: XLA computes an x that is
+    cheap anew for each use and may round it otherwise; nothing then equals the maximum, and the
+    composition is sure to find one. That runs on GPUs too, where `kernels` is False, and where the
+    environment variable CBAM_KERNELS, read when a function is traced, is "off".
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,12 +38,10 @@ def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
         >>> ops.path(jnp.ones((2, 7, 7, 8)), kernels=False)
         'composition'
     """
-    setting = kernels_setting() if kernels else "off"
-    if setting == "off" or jax.default_backend() != "cpu":
+    is_on = kernels and kernels_setting() != "off"
+    if not is_on or jax.default_backend() != "cpu":
         return "composition"
-    if native.knows(x, *gates) and (setting == "always" or x.size >= LEAST):
-        return "native"
-    return _without_kernels(x, *gates)
+    return "native" if native.knows(x, *gates) else _without_kernels(x, *gates)
 
 
 def _without_kernels(x: Array, *gates: Array | None) -> str:

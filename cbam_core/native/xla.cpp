@@ -133,7 +133,7 @@ struct Frame {
   Attributes attributes;
 };
 
-// ------------------------------------------------------------------------------------ XLA's threads
+// ----------------------------------------------------------------------------------- XLA's threads
 
 // Units that whoever has time takes one by one. The thread that shares them out takes them too, for
 // XLA may have no other that is free; one that comes when all are taken finds nothing to do.
@@ -174,10 +174,10 @@ void take_and_release(void* shared) {
   static_cast<Shared*>(shared)->release();
 }
 
-class Pool : public cbam::Threads {
+class XlaThreads : public cbam::Threads {
  public:
-  explicit Pool(const Frame& frame) : frame_(frame) { cbam::lent_threads = this; }
-  ~Pool() { cbam::lent_threads = nullptr; }
+  explicit XlaThreads(const Frame& frame) : frame_(frame) { cbam::lent_threads = this; }
+  ~XlaThreads() { cbam::lent_threads = nullptr; }
 
   // How many threads XLA has, 1 where it does not say.
   int count() const {
@@ -240,7 +240,8 @@ Error* handle(Frame* frame, int (*call)(const Arguments&)) {
   for (Extension* one = frame->header.extensions; one; one = one->next)
     if (one->type == kMetadata) {
       Version& version = reinterpret_cast<MetadataExtension*>(one)->metadata->version;
-      version.major = kMajor, version.minor = std::clamp(api.version.minor, kFirstMinor, kLastMinor);
+      version.major = kMajor;
+      version.minor = std::clamp(api.version.minor, kFirstMinor, kLastMinor);
       return nullptr;
     }
   if (frame->stage != kExecute) return nullptr;
@@ -253,10 +254,10 @@ Error* handle(Frame* frame, int (*call)(const Arguments&)) {
     return error(*frame, kFailedPrecondition,
                  "cbam's native kernels do not know this version of XLA's interface; "
                  "set CBAM_KERNELS=off");
-  const Pool pool(*frame);
-  const Index *channels = x.sizes + x.rank - 1;
+  const XlaThreads threads(*frame);
+  const Index* channels = x.sizes + x.rank - 1;
   const Index positions = std::accumulate(x.sizes + 1, channels, Index(1), std::multiplies<>());
-  Arguments arguments{x.dtype == kF32 ? 0 : x.dtype == kF64 ? 1 : 2, pool.count(), x.sizes[0],
+  Arguments arguments{x.dtype == kF32 ? 0 : x.dtype == kF64 ? 1 : 2, threads.count(), x.sizes[0],
                       positions, *channels, {}, 0};
   for (int i = 0; i < inputs; ++i) arguments.at[i] = address(*frame->inputs.buffers[i]);
   for (int i = 0; i < outputs; ++i) arguments.at[inputs + i] = address(*frame->outputs.buffers[i]);

@@ -17,11 +17,6 @@ from cbam_flax import native, ops
 jax.config.update("jax_enable_x64", True)
 
 
-@pytest.fixture(autouse=True)
-def of_any_size(monkeypatch):
-    monkeypatch.setenv("CBAM_KERNELS", "always")
-
-
 @pytest.fixture
 def x():
     return jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5, 6)))
@@ -73,12 +68,6 @@ def test_they_run_on_maps_of_any_rank(dtype, space):
 def test_plain_operations_run_on_what_they_do_not_know(x, path):
     assert ops.path(x) == path
     assert cbam_flax.CBAM(6, reduction=2, rngs=nnx.Rngs(0))(x).shape == x.shape
-
-
-def test_small_maps_are_left_to_plain_operations(monkeypatch):
-    monkeypatch.setenv("CBAM_KERNELS", "on")
-    assert ops.path(jnp.ones((1, 7, 7, 64), "float32")) == "fused"
-    assert ops.path(jnp.ones((8, 32, 32, 64), "float32")) == "native"
 
 
 def test_several_devices_and_meshes_are_left_to_plain_operations(monkeypatch, x):

@@ -159,18 +159,20 @@ def path(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("order", ["channel_spatial", "spatial_channel", "parallel"])
-def test_a_gradient_finds_a_maximum_of_what_is_computed_in_the_same_program(order):
+def test_a_gradient_finds_a_maximum_of_what_is_computed_in_the_same_program(order, dtype):
     """XLA may compute a normalised map anew for each use, with fused multiply-adds or without."""
     rng = np.random.default_rng(0)
-    x, other, dy = (jnp.asarray(rng.standard_normal((4, 9, 10, 64)), "float32") for _ in range(3))
+    x, other, dy = (jnp.asarray(rng.standard_normal((4, 9, 10, 64)), dtype) for _ in range(3))
 
     def normalize(x):
         centred, _, var = layers.moments(x)
         return layers.normalize(centred, var, 1.3, 0.1, 1e-5)
 
     def gradient(x, other, kernels):
-        block = cbam_flax.CBAM(64, order=order, kernels=kernels, rngs=nnx.Rngs(0))
+        options = {"order": order, "kernels": kernels, "param_dtype": dtype}
+        block = cbam_flax.CBAM(64, **options, rngs=nnx.Rngs(0))
         run = jax.vjp(lambda x, other: block(normalize(x)) + normalize(other), x, other)[1]
         return run(dy)
 
