@@ -35,6 +35,7 @@ class Kernels:
     Raises:
         MemoryError: a function lacked memory.
         OSError: no library, or one that the system can't load.
+        AttributeError: the library was built of older sources, which lack functions.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +59,7 @@ def kernels() -> Kernels | None:
     """The kernels; None, with one warning, where there are none."""
     try:
         return Kernels(Path(__file__).parent / FILE)
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         warnings.warn(
             f"cbam has no native kernels here and runs on plain operations ({error}); with a C++ "
             "compiler on the path, install it again, or set CBAM_KERNELS=off to hear no more",
