@@ -40,7 +40,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 # The stamp is written last, so an installation that was cut off starts again.
-$(INSTALLED): pyproject.toml setup.py constraints.txt cbam_core/native/primitives.cpp
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard cbam_core/native/*.cpp cbam_core/native/*.h)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	# It says that it needs torchvision, which it does not, and which would bring another torch.

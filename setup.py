@@ -12,6 +12,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 KERNELS = "cbam_core.native.primitives"
+SOURCES = ["cbam_core/native/primitives.cpp", "cbam_core/native/xla.cpp"]
+HEADERS = ["cbam_core/native/primitives.h"]
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 # No contraction: a fused multiply-add of one processor rounds otherwise than two steps of another.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-psabi", "-g0"]
@@ -45,8 +47,6 @@ class AnyPython(bdist_wheel):
 
 
 setup(
-    ext_modules=[
-        Extension(KERNELS, ["cbam_core/native/primitives.cpp"], language="c++", optional=True)
-    ],
+    ext_modules=[Extension(KERNELS, SOURCES, depends=HEADERS, language="c++", optional=True)],
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": AnyPython},
 )

@@ -20,42 +20,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-POOLS = ("avg", "max")
-
-
-def pool_space(
-    x: Array, pools: Sequence[str], spatial: Array | None = None
-) -> tuple[Array, list[Array]]:
-    """`ops.pool_space`, for pools of POOLS."""
-    space = tuple(range(1, x.ndim - 1))
-    pooled = dict(zip(POOLS, _jit_pool(x, spatial, space), strict=True))
-    return x, [pooled[pool].squeeze(space) for pool in pools]
-
-
-def pool_channels(x: Array, channel: Array | None = None) -> tuple[Array, list[Array]]:
-    """`ops.pool_channels`."""
-    return x, list(_jit_pool(x, channel, (x.ndim - 1,)))
-
-
-def scale(
-    x: Array,
-    channel: Array | None = None,
-    spatial: Array | None = None,
-    *,
-    residual: bool = False,
-) -> Array:
-    """`ops.scale`."""
-    return _jit_scale(x, channel, spatial, residual)
-
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _scale(x: Array, channel: Array | None, spatial: Array | None, residual: bool) -> Array:
+    """Ms * Mc * x, plus x where `residual`: (N, *S, C)."""
     y = _refined(_refined(x, channel), spatial)
     return (x + y if residual else y).astype(x.dtype)
 
@@ -177,5 +150,5 @@ def _wide(x: Array) -> Array:
 
 
 # Outside of a compiled function they would otherwise be traced at every call.
-_jit_pool = jax.jit(_pool, static_argnums=2)
-_jit_scale = jax.jit(_scale, static_argnums=3)
+pool = jax.jit(_pool, static_argnums=2)
+scale = jax.jit(_scale, static_argnums=3)

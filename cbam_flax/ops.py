@@ -11,7 +11,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from cbam_core.kernels import kernels_setting
-from cbam_flax import fused
+from cbam_flax import fused, native
+
+# The pools for which there are kernels.
+AVG_MAX = ("avg", "max")
 
 
 def at_least_float32(x: Array) -> Array:
@@ -20,12 +23,14 @@ def at_least_float32(x: Array) -> Array:
 
 
 def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
-    """How the primitives compute: "fused", with derivatives of their own, or "composition".
+    """How the primitives compute on x, (N, *S, C): by "native" kernels, "fused", or "composition".
 
-    The former is for float32 and half precisions on CPUs. XLA computes a float64 x, where that is
-    cheap, anew for each use and may round it otherwise; nothing then equals the maximum, and the
-    composition is sure to find one. The environment variable CBAM_KERNELS=off, read when a function
-    is traced, turns the former off.
+    Native kernels know float32, float64 and bfloat16 on a CPU that is JAX's only device, where they
+    were built. For float16, several devices, meshes and sizes that are not known what is "fused"
+    runs, XLA's operations with derivatives of their own. Not in float64: XLA computes an x that is
+    cheap anew for each use and may round it otherwise; nothing then equals the maximum, and the
+    composition is sure to find one. That runs on GPUs too, where `kernels` is False, and where the
+    environment variable CBAM_KERNELS, read when a function is traced, is "off".
 
     Example:
         >>> import jax.numpy as jnp
@@ -33,10 +38,15 @@ def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
         >>> ops.path(jnp.ones((2, 7, 7, 8)), kernels=False)
         'composition'
     """
-    dtype = jnp.result_type(jnp.float32, x, *[gate for gate in gates if gate is not None])
     is_on = kernels and kernels_setting() != "off"
-    fits = dtype == jnp.float32 and jax.default_backend() == "cpu"
-    return "fused" if is_on and fits else "composition"
+    if not is_on or jax.default_backend() != "cpu":
+        return "composition"
+    return "native" if native.knows(x, *gates) else _without_kernels(x, *gates)
+
+
+def _without_kernels(x: Array, *gates: Array | None) -> str:
+    dtype = jnp.result_type(jnp.float32, x, *[gate for gate in gates if gate is not None])
+    return "fused" if dtype == jnp.float32 else "composition"
 
 
 def pool_space(
@@ -44,23 +54,24 @@ def pool_space(
 ) -> tuple[Array, list[Array]]:
     """x (N, *S, C) -> x, and of Ms * x one descriptor (N, C) for each name in `pools`.
 
-    x is handed on as it is, and XLA adds up its three gradients; in cbam_torch they meet there.
+    x is handed on to the next primitive, so that the gradients of all three meet in one map.
     """
-    if path(x, spatial, kernels=kernels) == "fused" and set(pools) <= set(fused.POOLS):
-        return fused.pool_space(x, pools, spatial)
-    refined = _refined(x, spatial)
     space = tuple(range(1, x.ndim - 1))
-    return x, [POOLS[pool](refined, space).squeeze(space) for pool in pools]
+    if set(pools) <= set(AVG_MAX):
+        x, *found = _pool(x, spatial, space, kernels)
+        pooled = [found[AVG_MAX.index(pool)] for pool in pools]
+    else:
+        refined = _refined(x, spatial)
+        pooled = [POOLS[pool](refined, space) for pool in pools]
+    return x, [one.squeeze(space) for one in pooled]
 
 
 def pool_channels(
     x: Array, channel: Array | None = None, *, kernels: bool = True
 ) -> tuple[Array, list[Array]]:
     """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
-    if path(x, channel, kernels=kernels) == "fused":
-        return fused.pool_channels(x, channel)
-    refined = _refined(x, channel)
-    return x, [avg(refined, (-1,)), max(refined, (-1,))]
+    x, *pooled = _pool(x, channel, (x.ndim - 1,), kernels)
+    return x, pooled
 
 
 def scale(
@@ -72,8 +83,35 @@ def scale(
     kernels: bool = True,
 ) -> Array:
     """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
-    if path(x, channel, spatial, kernels=kernels) == "fused":
-        return fused.scale(x, channel, spatial, residual=residual)
+    gates = channel, spatial
+    match path(x, *gates, kernels=kernels):
+        case "native":
+            plain = _SCALES[_without_kernels(x, *gates)]
+            return native.scale(x, *gates, residual, plain)
+        case found:
+            return _SCALES[found](x, *gates, residual)
+
+
+def _pool(
+    x: Array, gate: Array | None, axes: tuple[int, ...], kernels: bool
+) -> tuple[Array, Array, Array]:
+    """x, and avg and max of gate * x over `axes`, which keep the size 1."""
+    match path(x, gate, kernels=kernels):
+        case "native":
+            plain = _POOLS[_without_kernels(x, gate)]
+            return native.pool(x, gate, axes != (x.ndim - 1,), plain)
+        case found:
+            return x, *_POOLS[found](x, gate, axes)
+
+
+def _pool_composition(x: Array, gate: Array | None, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    refined = _refined(x, gate)
+    return avg(refined, axes), max(refined, axes)
+
+
+def _scale_composition(
+    x: Array, channel: Array | None, spatial: Array | None, residual: bool
+) -> Array:
     refined = _refined(_refined(x, channel), spatial)
     return (x + refined if residual else refined).astype(x.dtype)
 
@@ -159,3 +197,6 @@ GATES: dict[str, Callable[[Array], Array]] = {
     "hard_sigmoid_keras2": hard_sigmoid_keras2,
     "double_sigmoid": double_sigmoid,
 }
+# The primitives without kernels, by their path.
+_POOLS: dict[str, native.Plain] = {"fused": fused.pool, "composition": _pool_composition}
+_SCALES: dict[str, native.Plain] = {"fused": fused.scale, "composition": _scale_composition}

@@ -24,14 +24,18 @@ _ARGUMENTS = {
     "scale": [*_SHAPE, *[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_void_p],
     "scale_backward": [*_SHAPE, *[ctypes.c_void_p] * 3, ctypes.c_int, *[ctypes.c_void_p] * 4],
 }
+NAMES = tuple(_ARGUMENTS)
 
 
 class Kernels:
     """The functions of `primitives.cpp`, which has their arguments: addresses and sizes.
 
+    Each is there a second time, xla_NAME, for XLA to call: see `xla.cpp`.
+
     Raises:
         MemoryError: a function lacked memory.
         OSError: no library, or one that the system can't load.
+        AttributeError: the library was built of older sources, which lack functions.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,6 +45,7 @@ class Kernels:
             function.argtypes, function.restype = arguments, ctypes.c_int
             function.errcheck = _raise
             setattr(self, name, function)
+            setattr(self, f"xla_{name}", getattr(library, f"cbam_xla_{name}"))
 
 
 def _raise(result: int, function: object, arguments: tuple[object, ...]) -> int:
@@ -54,7 +59,7 @@ def kernels() -> Kernels | None:
     """The kernels; None, with one warning, where there are none."""
     try:
         return Kernels(Path(__file__).parent / FILE)
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         warnings.warn(
             f"cbam has no native kernels here and runs on plain operations ({error}); with a C++ "
             "compiler on the path, install it again, or set CBAM_KERNELS=off to hear no more",

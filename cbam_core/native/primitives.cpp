@@ -26,11 +26,12 @@
 #include <new>
 #include <type_traits>
 
+#include "primitives.h"
+
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
 #define INLINE inline __attribute__((always_inline))
 
 // The fastest of these that the processor has is chosen when the library is loaded.
@@ -43,7 +44,7 @@
 
 namespace {
 
-using Index = std::int64_t;
+using cbam::Index;
 
 struct bfloat16 {
   std::uint16_t bits;
@@ -484,9 +485,21 @@ FOR_EACH_DTYPE(pool_columns_backward)
 FOR_EACH_DTYPE(scale)
 FOR_EACH_DTYPE(scale_backward)
 
+thread_local const cbam::Threads* cbam::lent_threads = nullptr;
+
 namespace {
 
 enum { kFloat, kDouble, kBfloat16 };
+
+struct Work {
+  Unit unit;
+  const Call& call;
+};
+
+void run_unit(const void* work, Index number) {
+  const Work& one = *static_cast<const Work*>(work);
+  one.unit(one.call, number);
+}
 
 // All units, on as many threads; below some size a thread takes longer to wake than to work.
 void for_units(Unit unit, const Call& call, Index units, int threads) {
@@ -495,6 +508,10 @@ void for_units(Unit unit, const Call& call, Index units, int threads) {
   if (is_small || threads < 2 || units < 2) {
     for (Index number = 0; number < units; ++number) unit(call, number);
     return;
+  }
+  if (cbam::lent_threads) {
+    const Work work{unit, call};
+    return cbam::lent_threads->run(units, run_unit, &work);
   }
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -567,11 +584,7 @@ void expect_much(const Shape& shape, int dtype, void* memory) {
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------- interface
-//
-// dtype: 0 float, 1 double, 2 bfloat16, of the maps. Null stands for a gate that is not there, and
-// for a gradient that is not known or not wanted. d_x may be d_y. Functions return 0, or 1 where
-// memory was lacking, and then nothing that they wrote counts.
+// ------------------------------------------------------------------- interface, see primitives.h
 
 EXPORT int cbam_pool_rows(int dtype, int threads, Index samples, Index rows, Index columns,
                           const void* x, const void* gate, void* avg, void* max, void* ties) {

@@ -1,8 +1,9 @@
-"""The primitives of cbam_flax.fused by themselves, in every dtype, against those of ops."""
+"""The primitives by themselves, by native kernels and fused, against their composition."""
 
 from __future__ import annotations
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,19 @@ from flax import nnx
 from jax.test_util import check_grads
 
 import cbam_flax
-from cbam_flax import fused, layers, ops
+from cbam_flax import layers, native, ops
 from tests.compare import assert_equal
 from tests.frameworks.adapters import flax_adapter
 
 SIZES = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
 LIMITS = {"float64": 1e-13, "float32": 2e-6, "bfloat16": 2.0**-6, "float16": 2.0**-9}
 AVG_MAX = ("avg", "max")
+PATHS = ("native", "fused")
+
+
+@pytest.fixture(autouse=True)
+def are_built():
+    assert native.knows(jnp.ones((1, 2, 3)))
 
 
 def maps(rank, kind, dtype):
@@ -36,23 +43,33 @@ def maps(rank, kind, dtype):
     return jnp.asarray(x, dtype), channel, spatial
 
 
-def primitives(module):
-    """Name -> a function of x, Mc and Ms."""
-    options = {"kernels": False} if module is ops else {}
+def primitives(path):
+    """Name -> a function of x, Mc and Ms, on a path whatever x is."""
+
+    def on_path(function):
+        def run(x, channel, spatial):
+            with mock.patch.object(ops, "path", return_value=path):
+                return function(x, channel, spatial)
+
+        return run
+
     found = {
-        "pool_space": lambda x, mc, ms: module.pool_space(x, AVG_MAX, **options),
-        "pool_space of Ms * x": lambda x, mc, ms: module.pool_space(x, AVG_MAX, ms, **options),
-        "pool_channels": lambda x, mc, ms: module.pool_channels(x, **options),
-        "pool_channels of Mc * x": lambda x, mc, ms: module.pool_channels(x, mc, **options),
+        "pool_space": lambda x, mc, ms: ops.pool_space(x, AVG_MAX),
+        "pool_space of Ms * x": lambda x, mc, ms: ops.pool_space(x, AVG_MAX, ms),
+        "pool_channels": lambda x, mc, ms: ops.pool_channels(x),
+        "pool_channels of Mc * x": lambda x, mc, ms: ops.pool_channels(x, mc),
     }
     for residual in (False, True):
-        scale = functools.partial(module.scale, residual=residual, **options)
+        scale = functools.partial(ops.scale, residual=residual)
         found |= {
             f"scale {residual}": lambda x, mc, ms, scale=scale: scale(x, mc, ms),
             f"scale Mc {residual}": lambda x, mc, ms, scale=scale: scale(x, mc),
             f"scale Ms {residual}": lambda x, mc, ms, scale=scale: scale(x, spatial=ms),
         }
-    return found
+    return {name: on_path(function) for name, function in found.items()}
+
+
+NAMES = tuple(primitives("composition"))
 
 
 def passes(function, *arrays):
@@ -78,14 +95,15 @@ def passes(function, *arrays):
     ("rank", "kind", "dtype"),
     [
         *[(2, kind, "float64") for kind in ("normal", "relu", "integers", "inf", "-inf")],
-        *[(2, "relu", dtype) for dtype in ("float32", "bfloat16", "float16")],
+        *[(2, "relu", dtype) for dtype in ("float32", "bfloat16")],
         *[(rank, "integers", "float64") for rank in (1, 3)],
     ],
 )
-def test_derivatives_are_those_of_the_composition(rank, kind, dtype):
+@pytest.mark.parametrize("path", PATHS)
+def test_derivatives_are_those_of_the_composition(path, rank, kind, dtype):
     arrays = maps(rank, kind, dtype)
     for (name, function), right in zip(
-        primitives(fused).items(), primitives(ops).values(), strict=True
+        primitives(path).items(), primitives("composition").values(), strict=True
     ):
         expected = passes(right, *arrays)
         found = passes(function, *arrays)
@@ -101,14 +119,16 @@ def test_derivatives_are_those_of_the_composition(rank, kind, dtype):
             )
 
 
-@pytest.mark.parametrize("name", primitives(fused))
-def test_higher_derivatives_equal_differences(name):
-    check_grads(primitives(fused)[name], maps(2, "normal", "float64"), 2, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_higher_derivatives_equal_differences(name, path):
+    check_grads(primitives(path)[name], maps(2, "normal", "float64"), 2, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", primitives(fused))
-def test_vmap_over_a_further_axis_equals_a_loop(name):
-    function = primitives(fused)[name]
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_over_a_further_axis_equals_a_loop(name, path):
+    function = primitives(path)[name]
 
     def gradient(*arrays):
         y, pullback = jax.vjp(function, *arrays)
@@ -121,26 +141,38 @@ def test_vmap_over_a_further_axis_equals_a_loop(name):
         assert_equal({"": np.asarray(array)}, {"": np.asarray(expected)}, 1e-13)
 
 
-def test_the_gradient_at_a_maximum_of_nan_is_nan():
+@pytest.mark.parametrize("path", PATHS)
+def test_the_gradient_at_a_maximum_of_nan_is_nan(path):
     x, channel, spatial = maps(2, "nan", "float32")
-    for name, function in primitives(fused).items():
+    for name, function in primitives(path).items():
         _, pullback = jax.vjp(function, x, channel, spatial)
         ones = jax.tree.map(jnp.ones_like, jax.eval_shape(function, x, channel, spatial))
         assert np.isnan(pullback(ones)[0][0, 0, 0, 0]) == name.startswith("pool"), name
 
 
+@pytest.fixture(params=PATHS)
+def path(request, monkeypatch):
+    """What blocks run on."""
+    if request.param == "fused":
+        monkeypatch.setattr(native, "knows", lambda *_: False)
+    assert ops.path(jnp.ones((1, 2, 3), "float32")) == request.param
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("order", ["channel_spatial", "spatial_channel", "parallel"])
-def test_a_gradient_finds_a_maximum_of_what_is_computed_in_the_same_program(order):
+def test_a_gradient_finds_a_maximum_of_what_is_computed_in_the_same_program(order, dtype):
     """XLA may compute a normalised map anew for each use, with fused multiply-adds or without."""
     rng = np.random.default_rng(0)
-    x, other, dy = (jnp.asarray(rng.standard_normal((4, 9, 10, 64)), "float32") for _ in range(3))
+    x, other, dy = (jnp.asarray(rng.standard_normal((4, 9, 10, 64)), dtype) for _ in range(3))
 
     def normalize(x):
         centred, _, var = layers.moments(x)
         return layers.normalize(centred, var, 1.3, 0.1, 1e-5)
 
     def gradient(x, other, kernels):
-        block = cbam_flax.CBAM(64, order=order, kernels=kernels, rngs=nnx.Rngs(0))
+        options = {"order": order, "kernels": kernels, "param_dtype": dtype}
+        block = cbam_flax.CBAM(64, **options, rngs=nnx.Rngs(0))
         run = jax.vjp(lambda x, other: block(normalize(x)) + normalize(other), x, other)[1]
         return run(dy)
 
@@ -149,6 +181,7 @@ def test_a_gradient_finds_a_maximum_of_what_is_computed_in_the_same_program(orde
     assert_equal({"": np.asarray(found[0])}, {"": np.asarray(right[0])}, 4e-6)
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("order", ["channel_spatial", "spatial_channel", "parallel"])
 def test_xla_stores_nothing_as_large_as_x(order):
     block = flax_adapter.build("CBAM", 256, hidden=1, order=order)
