@@ -20,12 +20,12 @@ from tests.frameworks.adapters import flax_adapter
 SIZES = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
 LIMITS = {"float64": 1e-13, "float32": 2e-6, "bfloat16": 2.0**-6, "float16": 2.0**-9}
 AVG_MAX = ("avg", "max")
-PATHS = ("native", "fused")
+PATHS = (pytest.param("native", marks=pytest.mark.compiler), "fused")
 
 
 @pytest.fixture(autouse=True)
-def are_built():
-    assert native.knows(jnp.ones((1, 2, 3)))
+def are_registered():
+    native.knows(jnp.ones((1, 2, 3)))
 
 
 def maps(rank, kind, dtype):
@@ -91,6 +91,11 @@ def passes(function, *arrays):
     }
 
 
+@functools.cache
+def of_the_composition(name, rank, kind, dtype):
+    return passes(primitives("composition")[name], *maps(rank, kind, dtype))
+
+
 @pytest.mark.parametrize(
     ("rank", "kind", "dtype"),
     [
@@ -102,11 +107,8 @@ def passes(function, *arrays):
 @pytest.mark.parametrize("path", PATHS)
 def test_derivatives_are_those_of_the_composition(path, rank, kind, dtype):
     arrays = maps(rank, kind, dtype)
-    for (name, function), right in zip(
-        primitives(path).items(), primitives("composition").values(), strict=True
-    ):
-        expected = passes(right, *arrays)
-        found = passes(function, *arrays)
+    for name, function in primitives(path).items():
+        expected, found = of_the_composition(name, rank, kind, dtype), passes(function, *arrays)
         for key, array in found.items():
             if kind == "-inf" and key.startswith("[2]"):
                 continue  # Forward mode multiplies it by the weight 0.
