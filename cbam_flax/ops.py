@@ -57,12 +57,12 @@ def pool_space(
     x is handed on to the next primitive, so that the gradients of all three meet in one map.
     """
     space = tuple(range(1, x.ndim - 1))
-    if set(pools) <= set(AVG_MAX):
-        x, *found = _pool(x, spatial, space, kernels)
-        pooled = [found[AVG_MAX.index(pool)] for pool in pools]
-    else:
+    if path(x, spatial, kernels=kernels) == "composition" or not set(pools) <= set(AVG_MAX):
         refined = _refined(x, spatial)
         pooled = [POOLS[pool](refined, space) for pool in pools]
+    else:
+        x, *found = _pool(x, spatial, space, kernels)
+        pooled = [found[AVG_MAX.index(pool)] for pool in pools]
     return x, [one.squeeze(space) for one in pooled]
 
 
