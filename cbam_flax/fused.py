@@ -65,9 +65,6 @@ def _pool(x: Array, gate: Array | None, axes: tuple[int, ...]) -> tuple[Array, A
 def _pool_jvp(axes, primals, tangents):
     (x, gate), (dx, dgate) = primals, tangents
     size = math.prod(x.shape[axis] for axis in axes)
-    # Computed once for both passes: one anew may be rounded otherwise, and nothing then equals the
-    # maximum.
-    gate = lax.optimization_barrier(gate)
     found = _pool(x, gate, axes)
 
     @jax.checkpoint

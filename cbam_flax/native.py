@@ -134,19 +134,10 @@ def _pool_native(x: Array, gate: Array, *, over_space: bool, plain: Plain) -> li
 
 
 def _pool_gradient_native(
-    x: Array,
-    gate: Array,
-    most: Array,
-    ties: Array,
-    d_y: Array,
-    d_avg: Array,
-    d_max: Array,
-    *,
-    wanted: Sequence[bool],
-    over_space: bool,
-    plain: Plain,
+    *arrays: Array, wanted: Sequence[bool], over_space: bool, plain: Plain
 ) -> list[Array]:
     """The gradients of x, which has that of the x handed on, d_y, and of the gate."""
+    x, gate, most, ties, d_y, d_avg, d_max = arrays
     name = "pool_columns_backward" if over_space else "pool_rows_backward"
     inputs = (x, gate, most, ties, d_avg, d_max, d_y)
     in_place = {6: 0} if wanted[0] and d_y.size else None
@@ -160,16 +151,10 @@ def _scale_native(
 
 
 def _scale_gradient_native(
-    x: Array,
-    channel: Array,
-    spatial: Array,
-    d_y: Array,
-    *,
-    wanted: Sequence[bool],
-    residual: bool,
-    plain: Plain,
+    *arrays: Array, wanted: Sequence[bool], residual: bool, plain: Plain
 ) -> list[Array]:
     """The gradients of x and of both gates."""
+    x, channel, spatial, d_y = arrays
     outputs = _only(wanted, (x, channel, spatial))
     inputs = (x, spatial, channel, d_y)
     # Positions are the rows of a map, and rows come first.
@@ -205,26 +190,15 @@ def _pool_plain(x: Array, gate: Array, *, over_space: bool, plain: Plain) -> lis
     return [avg, most, jnp.ones_like(most)]
 
 
-def _pool_tangent_plain(
-    x: Array, gate: Array, most: Array, ties: Array, dx: Array, dgate: Array, **options: Any
-) -> list[Array]:
+def _pool_tangent_plain(*arrays: Array, **options: Any) -> list[Array]:
+    x, gate, _, _, dx, dgate = arrays
     moved = _or_zeros(dx, x), _or_zeros(dgate, gate)
     _, (davg, dmax, _) = jax.jvp(functools.partial(_pool_plain, **options), (x, gate), moved)
     return [moved[0], davg, dmax]
 
 
-def _pool_gradient_plain(
-    x: Array,
-    gate: Array,
-    most: Array,
-    ties: Array,
-    d_y: Array,
-    d_avg: Array,
-    d_max: Array,
-    *,
-    wanted: Sequence[bool],
-    **options: Any,
-) -> list[Array]:
+def _pool_gradient_plain(*arrays: Array, wanted: Sequence[bool], **options: Any) -> list[Array]:
+    x, gate, most, _, d_y, d_avg, d_max = arrays
     _, pullback = jax.vjp(functools.partial(_pool_plain, **options), x, gate)
     upstream = [_or_zeros(one, most) for one in (d_avg, d_max)]
     d_x, d_gate = pullback([*upstream, jnp.zeros_like(most)])

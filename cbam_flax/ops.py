@@ -57,12 +57,13 @@ def pool_space(
     x is handed on to the next primitive, so that the gradients of all three meet in one map.
     """
     space = tuple(range(1, x.ndim - 1))
-    if path(x, spatial, kernels=kernels) == "composition" or not set(pools) <= set(AVG_MAX):
+    found = path(x, spatial, kernels=kernels)
+    if found != "composition" and set(pools) <= set(AVG_MAX):
+        x, *both = _pool(found, x, spatial, space)
+        pooled = [both[AVG_MAX.index(pool)] for pool in pools]
+    else:
         refined = _refined(x, spatial)
         pooled = [POOLS[pool](refined, space) for pool in pools]
-    else:
-        x, *found = _pool(x, spatial, space, kernels)
-        pooled = [found[AVG_MAX.index(pool)] for pool in pools]
     return x, [one.squeeze(space) for one in pooled]
 
 
@@ -70,7 +71,7 @@ def pool_channels(
     x: Array, channel: Array | None = None, *, kernels: bool = True
 ) -> tuple[Array, list[Array]]:
     """x (N, *S, C) -> x, and of Mc * x the maps [avg, max], each (N, *S, 1)."""
-    x, *pooled = _pool(x, channel, (x.ndim - 1,), kernels)
+    x, *pooled = _pool(path(x, channel, kernels=kernels), x, channel, (x.ndim - 1,))
     return x, pooled
 
 
@@ -84,24 +85,20 @@ def scale(
 ) -> Array:
     """Ms * Mc * x, plus x where `residual`, rounded to the dtype of x once: (N, *S, C)."""
     gates = channel, spatial
-    match path(x, *gates, kernels=kernels):
-        case "native":
-            plain = _SCALES[_without_kernels(x, *gates)]
-            return native.scale(x, *gates, residual, plain)
-        case found:
-            return _SCALES[found](x, *gates, residual)
+    found = path(x, *gates, kernels=kernels)
+    if found == "native":
+        return native.scale(x, *gates, residual, _SCALES[_without_kernels(x, *gates)])
+    return _SCALES[found](x, *gates, residual)
 
 
 def _pool(
-    x: Array, gate: Array | None, axes: tuple[int, ...], kernels: bool
+    found: str, x: Array, gate: Array | None, axes: tuple[int, ...]
 ) -> tuple[Array, Array, Array]:
-    """x, and avg and max of gate * x over `axes`, which keep the size 1."""
-    match path(x, gate, kernels=kernels):
-        case "native":
-            plain = _POOLS[_without_kernels(x, gate)]
-            return native.pool(x, gate, axes != (x.ndim - 1,), plain)
-        case found:
-            return x, *_POOLS[found](x, gate, axes)
+    """On the path found, x, and avg and max of gate * x over `axes`, which keep the size 1."""
+    if found == "native":
+        plain = _POOLS[_without_kernels(x, gate)]
+        return native.pool(x, gate, axes != (x.ndim - 1,), plain)
+    return x, *_POOLS[found](x, gate, axes)
 
 
 def _pool_composition(x: Array, gate: Array | None, axes: tuple[int, ...]) -> tuple[Array, Array]:
