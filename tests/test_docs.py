@@ -21,6 +21,8 @@ BLOCKS = [
 ]
 # What torchrun sets for a single process.
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+# Written like the marks of figures that are still to be filled in, but meant.
+VARIABLES = {"CBAM_KERNELS", "KERAS_BACKEND", "TF_CONFIG", "XLA_FLAGS"}
 
 
 @pytest.mark.parametrize(("name", "code"), BLOCKS, ids=[name for name, _ in BLOCKS])
@@ -36,8 +38,7 @@ def test_example_runs(name, code, tmp_path):
 
 def test_no_placeholder_is_left():
     for page in PAGES:
-        placeholder = r"\b[A-Z]+_[A-Z]+\b(?<!KERAS_BACKEND)(?<!TF_CONFIG)(?<!CBAM_KERNELS)"
-        assert not re.search(placeholder, page.read_text()), page.name
+        assert set(re.findall(r"\b[A-Z]+_[A-Z]+\b", page.read_text())) <= VARIABLES, page.name
 
 
 def test_the_number_of_faults_is_the_one_that_is_told():
