@@ -26,11 +26,12 @@ def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
     """How the primitives compute on x, (N, *S, C): by "native" kernels, "fused", or "composition".
 
     Native kernels know float32, float64 and bfloat16 on a CPU that is JAX's only device, where they
-    were built. For float16, several devices, meshes and sizes that are not known what is "fused"
-    runs, XLA's operations with derivatives of their own. Not in float64: XLA computes an x that is
-    cheap anew for each use and may round it otherwise; nothing then equals the maximum, and the
-    composition is sure to find one. That runs on GPUs too, where `kernels` is False, and where the
-    environment variable CBAM_KERNELS, read when a function is traced, is "off".
+    were built. For several devices, meshes and sizes that are not known what is "fused" runs, XLA's
+    operations with derivatives of their own. In float32 alone: XLA computes an x that is cheap anew
+    for each use and may round it otherwise, or not at all to a half precision; nothing then equals
+    the maximum, and the composition is sure to find one. That runs on GPUs too, where `kernels` is
+    False, and where the environment variable CBAM_KERNELS, read when a function is traced, is
+    "off".
 
     Example:
         >>> import jax.numpy as jnp
@@ -45,8 +46,8 @@ def path(x: Array, *gates: Array | None, kernels: bool = True) -> str:
 
 
 def _without_kernels(x: Array, *gates: Array | None) -> str:
-    dtype = jnp.result_type(jnp.float32, x, *[gate for gate in gates if gate is not None])
-    return "fused" if dtype == jnp.float32 else "composition"
+    dtypes = {array.dtype for array in (x, *gates) if array is not None}
+    return "fused" if dtypes == {jnp.dtype("float32")} else "composition"
 
 
 def pool_space(

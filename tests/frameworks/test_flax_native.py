@@ -60,7 +60,7 @@ def test_they_run_on_maps_of_any_rank(dtype, space):
 @pytest.mark.parametrize(
     ("x", "path"),
     [
-        (jnp.ones((2, 4, 5, 6), "float16"), "fused"),
+        (jnp.ones((2, 4, 5, 6), "float16"), "composition"),
         (jnp.ones((0, 4, 5, 6), "float32"), "fused"),
         (jnp.ones((0, 4, 5, 6), "float64"), "composition"),
     ],
@@ -77,6 +77,7 @@ def test_several_devices_and_meshes_are_left_to_plain_operations(monkeypatch, x)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert ops.path(x) == "composition"
     assert ops.path(x.astype("float32")) == "fused"
+    assert ops.path(x.astype("bfloat16")) == "composition"
 
 
 def test_a_jax_that_does_not_take_them_is_told_once(monkeypatch, x):
