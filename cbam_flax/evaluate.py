@@ -91,6 +91,32 @@ def evaluate_network(
         return _differentiate(network, weights, x, cotangent, dtype, training)
 
 
+def evaluate_gates(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    compiled: bool = False,
+) -> dict[str, np.ndarray]:
+    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+
+    Returns:
+        "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
+    """
+    with jax.default_device(jax.devices(device)[0]):
+        block = nnx.eval_shape(lambda: CBAM.from_spec(spec, param_dtype=dtype, rngs=nnx.Rngs(0)))
+        load_canonical(block, weights)
+        block.set_attributes(use_running_average=True, raise_if_not_found=False)
+        _, channel, spatial = block.gates(jnp.asarray(x, dtype))
+    return {
+        f"gate:{name}": as_canonical(gate)
+        for name, gate in (("channel", channel), ("spatial", spatial))
+        if gate is not None
+    }
+
+
 def _differentiate(
     module: CBAM | Backbone,
     weights: Mapping[str, np.ndarray],

@@ -92,6 +92,32 @@ def evaluate_network(
         return differentiate(network, x, cotangent, training=training, compiled=compiled)
 
 
+def evaluate_gates(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    compiled: bool = False,
+) -> dict[str, np.ndarray]:
+    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+
+    Returns:
+        "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
+    """
+    prepare(device)
+    with keras.device(device):
+        block = CBAM.from_spec(spec, data_format="channels_last", dtype=dtype)
+        load_canonical(block, weights)
+        _, channel, spatial = block.gates(keras.ops.convert_to_tensor(x, dtype))
+    return {
+        f"gate:{name}": canonical_array(gate)
+        for name, gate in (("channel", channel), ("spatial", spatial))
+        if gate is not None
+    }
+
+
 def differentiate(
     module: Module,
     x: np.ndarray,

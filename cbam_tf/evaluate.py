@@ -81,6 +81,32 @@ def evaluate_network(
         return _differentiate(network, weights, x, cotangent, dtype, training, compiled)
 
 
+def evaluate_gates(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    compiled: bool = False,
+) -> dict[str, np.ndarray]:
+    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+
+    Returns:
+        "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
+    """
+    with tf.device(f"/{device.upper()}:0"):
+        block = CBAM.from_spec(spec, dtype=getattr(tf, dtype))
+        load_canonical(block, weights)
+        run = tf.function(block.gates, autograph=False) if compiled else block.gates
+        _, channel, spatial = run(tf.cast(x, dtype))
+    return {
+        f"gate:{name}": canonical_array(gate)
+        for name, gate in (("channel", channel), ("spatial", spatial))
+        if gate is not None
+    }
+
+
 def _differentiate(
     module: CBAM | Backbone,
     weights: Mapping[str, np.ndarray],

@@ -85,6 +85,34 @@ def evaluate_network(
     return _differentiate(network, weights, x, cotangent, compiled, **options)
 
 
+def evaluate_gates(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    compiled: bool = False,
+) -> dict[str, np.ndarray]:
+    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+
+    Returns:
+        "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
+    """
+    options: dict[str, Any] = {"device": PLACES[device], "dtype": getattr(torch, dtype)}
+    block = CBAM.from_spec(spec, **options).eval()
+    load_canonical(block, weights)
+    torch.compiler.reset()
+    run = torch.compile(block.gates, fullgraph=True, dynamic=False) if compiled else block.gates
+    with torch.no_grad():
+        _, channel, spatial = run(channels_first(x).to(**options))
+    return {
+        f"gate:{name}": _channels_last(gate)
+        for name, gate in (("channel", channel), ("spatial", spatial))
+        if gate is not None
+    }
+
+
 PLACES = {"cpu": "cpu", "gpu": "cuda"}
 
 

@@ -43,6 +43,11 @@ class Case:
         step = run(self.described, self.weights, self.x, training=training)
         return step.quantities(self.cotangent)
 
+    def expected_gates(self) -> dict[str, np.ndarray]:
+        """The gates that the reference gives in evaluation, under the names of `evaluate_gates`."""
+        step = run(self.described, self.weights, self.x, training=False)
+        return {f"gate:{name}": gate for name, gate in step.gates.items()}
+
     def rounded(self, dtype: str) -> Case:
         """The same case with all values rounded to `dtype`, kept as float64 arrays."""
         return Case(

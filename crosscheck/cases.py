@@ -15,11 +15,14 @@ from crosscheck.case import DRAWS, Case, made
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 MODES = ("eval", "train")
 
+# A block with the authors' code's fields, on the photograph.
+PHOTOGRAPH = "official-photo"
+
 # Cases for a framework that runs a selection: trained weights, the photograph, one of each kind.
 SELECTION = frozenset(
     [
         trained.ATTENTION,
-        "official-photo",
+        PHOTOGRAPH,
         "keras-relu",
         "identity-relu",
         "timm_light-relu",

@@ -17,10 +17,11 @@ from typing import Any
 from cbam_core import PRESETS, Architecture
 from crosscheck import trained
 from crosscheck.case import Case
-from crosscheck.cases import SELECTION
+from crosscheck.cases import PHOTOGRAPH, SELECTION
 from crosscheck.compare import Comparison, compare_pass
 from crosscheck.faults import FAULTS, Fault
 from crosscheck.frameworks import Framework
+from crosscheck.maps import Maps
 from crosscheck.process import Process
 from crosscheck.report import Report, Row
 from crosscheck.training.cases import TrainingPlan
@@ -30,10 +31,10 @@ from crosscheck.worker import Job
 # In float32 gradients and statistics are sums over all positions, whose terms cancel in part; four
 # units of eps is what a half precision may lose, with gates computed in float32.
 LIMITS = {
-    "float64": {"output": 1e-12, "grad": 1e-12, "state": 1e-12},
-    "float32": {"output": 2e-6, "grad": 2e-5, "state": 2e-5},
-    "bfloat16": {"output": 4 * 2.0**-7, "grad": 4 * 2.0**-7, "state": 4 * 2.0**-7},
-    "float16": {"output": 4 * 2.0**-10, "grad": 4 * 2.0**-10, "state": 4 * 2.0**-10},
+    "float64": {"output": 1e-12, "gate": 1e-12, "grad": 1e-12, "state": 1e-12},
+    "float32": {"output": 2e-6, "gate": 2e-6, "grad": 2e-5, "state": 2e-5},
+    "bfloat16": dict.fromkeys(("output", "gate", "grad", "state"), 4 * 2.0**-7),
+    "float16": dict.fromkeys(("output", "gate", "grad", "state"), 4 * 2.0**-10),
 }
 
 # Of whole networks. Rounding grows a hundredfold on its way through their layers and back, and a
@@ -48,26 +49,34 @@ NETWORK_LIMITS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One pass to run in each framework, rounded to its dtype."""
+    """One pass to run in each framework, rounded to its dtype.
+
+    Attributes:
+        gates: whether it stops at the gates, and nothing else of it is judged.
+    """
 
     case: Case
     dtype: str
     mode: str
     fault: str = ""
+    gates: bool = False
 
     def job(self, name: str) -> Job:
         case = self.case
         arguments = (case.described, case.x, case.cotangent, case.weights, self.dtype)
-        return Job(name, *arguments, self.mode == "train", self.fault)
+        return Job(name, *arguments, self.mode == "train", self.fault, self.gates)
 
     def expected(self) -> dict[str, Any]:
-        """The reference's arrays, under the names that `evaluate` uses."""
+        """The reference's arrays, under the names that `evaluate` and `evaluate_gates` use."""
+        if self.gates:
+            return self.case.expected_gates()
         return self.case.expected(self.mode == "train")
 
     @property
     def limits(self) -> Mapping[str, float]:
         """By the kind of quantity."""
-        return limits_of(self.case)[self.dtype]
+        limits = limits_of(self.case)[self.dtype]
+        return {"gate": limits["gate"]} if self.gates else limits
 
 
 def limits_of(case: Case) -> Mapping[str, Mapping[str, float]]:
@@ -119,6 +128,16 @@ def select_networks(plans: Sequence[Plan], framework: Framework) -> Sequence[Pla
 
 
 _IN_BOTH_MODES = frozenset([*(f"{name}-relu" for name in PRESETS), trained.NETWORK])
+
+
+def plan_gates(cases: Iterable[Case], dtypes: Sequence[str]) -> list[Plan]:
+    """The gates of the block on the photograph, in evaluation."""
+    return [
+        Plan(case.rounded(dtype), dtype, "eval", gates=True)
+        for case in cases
+        if case.name == PHOTOGRAPH
+        for dtype in dtypes
+    ]
 
 
 def plan_faults(cases: Iterable[Case]) -> list[Plan]:
@@ -181,16 +200,23 @@ def check(
         for future in as_completed(futures):
             future.result()
         report.rows = [row for future in futures for row in future.result()]
+        order = [framework.name for framework in frameworks]
+        report.maps = sorted(judge.maps, key=lambda maps: order.index(maps.framework))
     report.seconds = time.monotonic() - started
     return report
 
 
 class _Judge:
-    """Rows from results; each reference is computed once, for all frameworks."""
+    """Rows from results; each reference is computed once, for all frameworks.
+
+    Attributes:
+        maps: the gates of the passes that stop there, where they have the reference's shapes.
+    """
 
     def __init__(self, plans: dict[str, Plan | TrainingPlan]) -> None:
         self.plans = plans
         self.expected: dict[str, dict[str, Any]] = {}
+        self.maps: list[Maps] = []
         self.lock = threading.Lock()
 
     def __call__(self, framework: str, name: str, arrays: dict, facts: dict) -> list[Row]:
@@ -205,8 +231,16 @@ class _Judge:
             comparisons = [Comparison(first, math.inf, math.inf, limit, reason)]
         else:
             comparisons = list(compare_pass(arrays, self.expected[name], limits))
+        if isinstance(one, Plan) and one.gates:
+            self._keep(Maps(framework, one.case.name, one.dtype, arrays, self.expected[name]))
         if one.fault:
             # One row for a fault: where it shows most.
             comparisons = [max(comparisons, key=lambda c: (not c.ok, c.max_rel / c.limit))]
         place = (framework, one.case.name, one.dtype, one.mode)
         return [Row(*place, c, one.fault, "error" in facts) for c in comparisons]
+
+    def _keep(self, maps: Maps) -> None:
+        if {n: a.shape for n, a in maps.gates.items()} == {
+            n: a.shape for n, a in maps.expected.items()
+        }:
+            self.maps.append(maps)

@@ -1,4 +1,4 @@
-"""What a cross-check found: rows, and the JSON that programs read."""
+"""What a cross-check found: rows, and the JSON that programs read and write back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import json
 import math
 import os
 import platform
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from crosscheck.compare import Comparison
+from crosscheck.maps import Maps
 
 DISTRIBUTIONS = {
     "torch": ("torch",),
@@ -65,31 +68,18 @@ class Row:
             row |= {"fault": self.fault, "caught": self.caught}
         return row
 
-
-@dataclass
-class Report:
-    """All rows, and what they were made with."""
-
-    device: str
-    rows: list[Row] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether every quantity is equal, or, where a fault was planted, every fault caught."""
-        return bool(self.rows) and all(row.ok for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": 1,
-            "reference": "numpy-float64",
-            "versions": versions(),
-            "device": self.device,
-            "tf32": False,
-            "ok": self.ok,
-            "seconds": round(self.seconds, 1),
-            "rows": [row.to_dict() for row in self.rows],
-        }
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Row:
+        """The row that `to_dict` gave these fields."""
+        differences = (
+            math.inf if fields[name] is None else fields[name] for name in ("max_abs", "max_rel")
+        )
+        comparison = Comparison(
+            fields["quantity"], *differences, fields["limit"], fields.get("reason", "")
+        )
+        place = (fields[name] for name in ("framework", "case", "dtype", "mode"))
+        crashed = not fields["ok"] and fields.get("caught") is False
+        return cls(*place, comparison, fields.get("fault", ""), crashed)
 
 
 def versions() -> dict[str, str]:
@@ -104,6 +94,56 @@ def versions() -> dict[str, str]:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 found[name] = importlib.metadata.version(distribution)
     return found
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@dataclass
+class Report:
+    """All rows, and what they were made with.
+
+    Attributes:
+        command: the call that repeats it, or "".
+        date: when it began, in UTC.
+        made_with: name -> version.
+        maps: of the photograph, where a page was asked for; the JSON has none.
+    """
+
+    device: str
+    rows: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
+    command: str = ""
+    date: str = field(default_factory=_now)
+    made_with: dict[str, str] = field(default_factory=versions)
+    maps: list[Maps] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every quantity is equal, or, where a fault was planted, every fault caught."""
+        return bool(self.rows) and all(row.ok for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "reference": "numpy-float64",
+            "versions": self.made_with,
+            "device": self.device,
+            "command": self.command,
+            "date": self.date,
+            "tf32": False,
+            "ok": self.ok,
+            "seconds": round(self.seconds, 1),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` gave these facts."""
+        rows = [Row.from_dict(fields) for fields in facts["rows"]]
+        told = (facts[name] for name in ("seconds", "command", "date", "versions"))
+        return cls(facts["device"], rows, *told)
 
 
 def write_json(facts: dict[str, Any], path: Path) -> None:

@@ -37,6 +37,7 @@ class Job:
         described: the block's spec, or the network's architecture.
         dtype, training: how it runs.
         fault: the name of a fault to plant, or "".
+        gates: whether to stop at the gates.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Job:
     dtype: str
     training: bool
     fault: str = ""
+    gates: bool = False
 
     def write(self, folder: Path) -> None:
         arrays = {**named("weights", self.weights), "x": self.x, "cotangent": self.cotangent}
@@ -55,6 +57,7 @@ class Job:
             "dtype": self.dtype,
             "training": self.training,
             "fault": self.fault,
+            "gates": self.gates,
         }
         exchange.write(folder / self.name, arrays, facts)
 
@@ -64,13 +67,20 @@ class Job:
         ((kind, fields),) = facts["described"].items()
         described = _KINDS[kind].from_dict(fields)
         arguments = (described, arrays["x"], arrays["cotangent"], under("weights", arrays))
-        return cls(name, *arguments, facts["dtype"], facts["training"], facts["fault"])
+        return cls(name, *arguments, *(facts[n] for n in _TOLD))
 
     def run(
         self, framework: Framework, device: str, fault: Fault | None
     ) -> tuple[dict[str, np.ndarray], str]:
-        """What `evaluate` gives: the arrays, and the dtype of the output."""
+        """What `evaluate` gives: the arrays, and the dtype of the output.
+
+        Gates are computed in at least float32 whatever the dtype, so theirs is not asked for.
+        """
         target = Target.of(framework)
+        if self.gates:
+            arguments = (self.described, self.weights, self.x)
+            options = {"dtype": self.dtype, "device": device, "compiled": framework.compiled}
+            return target.evaluate.evaluate_gates(*arguments, **options), self.dtype
         is_network = isinstance(self.described, Architecture)
         evaluate = target.evaluate.evaluate_network if is_network else target.evaluate.evaluate
         with planted(fault, target):
@@ -86,6 +96,7 @@ class Job:
             )
 
 
+_TOLD = ("dtype", "training", "fault", "gates")
 _KINDS: dict[str, type[CBAMSpec | Architecture]] = {
     kind.__name__: kind for kind in (CBAMSpec, Architecture)
 }

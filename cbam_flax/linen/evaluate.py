@@ -89,6 +89,31 @@ def evaluate_network(
         return _differentiate(network, weights, x, cotangent, dtype)
 
 
+def evaluate_gates(
+    spec: CBAMSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    compiled: bool = False,
+) -> dict[str, np.ndarray]:
+    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+
+    Returns:
+        "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
+    """
+    with jax.default_device(jax.devices(device)[0]):
+        block = CBAM.from_spec(spec, param_dtype=dtype, use_running_average=True)
+        variables = load_canonical(block, weights)
+        _, channel, spatial = block.apply(variables, jnp.asarray(x, dtype), method="gates")
+    return {
+        f"gate:{name}": as_canonical(gate)
+        for name, gate in (("channel", channel), ("spatial", spatial))
+        if gate is not None
+    }
+
+
 def _without_dropout(
     method: Callable[..., Any], arguments: Any, options: Any, context: nn.module.InterceptorContext
 ) -> Any:
