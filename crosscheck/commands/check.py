@@ -15,14 +15,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cbam_core import ARCHITECTURES, Architecture
-from crosscheck import cases, photograph, table
+from crosscheck import cases, page, photograph, table
 from crosscheck.cases import Case
 from crosscheck.check import (
     LIMITS,
     NETWORK_LIMITS,
+    Plan,
     check,
     plan,
     plan_faults,
+    plan_gates,
     select,
     select_networks,
 )
@@ -52,6 +54,8 @@ cbam check --frameworks torch,flax --dtype float32,bfloat16
 
 cbam check --image cat.png --json out.json     your own photograph; facts for programs
 
+cbam check --report report.html                a page of every row, and of attention maps
+
 cbam check --faults                            plant faults; each has to be caught
 
 cbam check --full --dtype float64,float32      the whole grid
@@ -75,6 +79,7 @@ cbam check --train --relay 25                  a run that moves through the fram
 
 
 def command(
+    context: typer.Context,
     frameworks: Annotated[
         str | None,
         typer.Option(
@@ -137,6 +142,10 @@ def command(
         int | None, typer.Option(min=1, help="Frameworks that run at a time; one a core if absent.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page of HTML to this file: all rows, and attention maps."),
+    ] = None,
 ) -> None:
     """Run the same weights through every framework and judge outputs, gradients and statistics.
 
@@ -167,10 +176,12 @@ def command(
     modes = options.choices("--mode", mode or ",".join(cases.MODES), cases.MODES)
     options.choices("--device", device, ("cpu", "gpu"))
     options.writable("--json", json)
+    options.writable("--report", report)
     _check_image(image)
     chosen = _frameworks(frameworks)
     rounds: Iterator[list[Any]]
     sample: Callable[..., Sequence[Any]]
+    gates: list[Plan] = []
     if train:
         runs = training_cases()
         planned = (
@@ -184,19 +195,24 @@ def command(
         blocks = cases.full_cases(image) if full else cases.default_cases(image)
         rounds = iter([plan_faults(blocks) if faults else plan(blocks, dtypes, modes)])
         sample = select
-    found = Report(device)
+        if report and not faults and "eval" in modes:
+            gates = plan_gates(blocks, dtypes)
+    found = Report(device, command=options.repeated(context))
     try:
         if relay:
             runs = [run for run in runs if full or run.name in SAMPLE]
             rounds = iter([])
-            found = _relayed(runs, chosen, relay, steps or STEPS, device)
+            _relay(found, runs, chosen, relay, steps or STEPS)
         for plans in rounds:
-            plans_of = {f.name: plans if full or faults else sample(plans, f) for f in chosen}
+            plans_of = {
+                f.name: [*(plans if full or faults else sample(plans, f)), *gates] for f in chosen
+            }
             with _progress(plans_of) as on_result:
                 part = check(
                     chosen, plans_of, device=device, processes=processes, on_result=on_result
                 )
             found.rows += part.rows
+            found.maps += part.maps
             found.seconds += part.seconds
     except RefusedError as error:
         raise options.wrong("--device", str(error)) from None
@@ -205,19 +221,22 @@ def command(
         raise typer.Exit(1) from None
     if json is not None:
         write_json(found.to_dict(), json)
+    if report is not None:
+        picture = photograph.load(image) if found.maps else None
+        page.write(found, report, by_case=bool(model), picture=picture)
     table.show(found, Console(), by_case=bool(model))
     raise typer.Exit(0 if found.ok else 1)
 
 
-def _relayed(
+def _relay(
+    found: Report,
     runs: Sequence[TrainingCase],
     frameworks: Sequence[Framework],
     every: int,
     steps: int,
-    device: str,
-) -> Report:
-    """Each run through the frameworks in turn, shown leg by leg on a terminal."""
-    found, started = Report(device), time.monotonic()
+) -> None:
+    """Add the rows of each run through the frameworks in turn, shown leg by leg on a terminal."""
+    started = time.monotonic()
     route = " > ".join(framework.name for framework in frameworks)
     Console().print(f"Framework changed every {every} steps: {route}", highlight=False)
     for run in runs:
@@ -227,11 +246,10 @@ def _relayed(
                 status.update(f"{run.name}: {steps} steps, the last in {framework.name}")
 
             judged = relay_run(
-                run, frameworks, every=every, steps=steps, device=device, on_leg=show
+                run, frameworks, every=every, steps=steps, device=found.device, on_leg=show
             )
         found.rows += [Row("relay", run.name, "float64", "train", one) for one in judged]
     found.seconds = time.monotonic() - started
-    return found
 
 
 def _networks(models: str, attentions: str, size: int, image: Path | None) -> Iterator[Case]:

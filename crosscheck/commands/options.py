@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import os
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,21 @@ def writable(option: str, path: Path | None) -> None:
         raise wrong(option, f"{path} is in a folder that does not exist; create it first")
     if not os.access(folder, os.W_OK):
         raise wrong(option, f"{path} is in a folder that can't be written to; pass another")
+
+
+def repeated(context: typer.Context) -> str:
+    """The command line that `context` was called by, without what it leaves at its default.
+
+    What CBAM_KERNELS says changes what runs, and stands before it.
+    """
+    kernels = os.environ.get("CBAM_KERNELS")
+    words = [f"CBAM_KERNELS={kernels}"] if kernels else []
+    words += ["cbam", *(context.info_name or "").split()]
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if value is not None and value != option.default:
+            words += [option.opts[0], *([] if value is True else [str(value)])]
+    return shlex.join(words)
 
 
 def spec_fields(texts: Sequence[str]) -> dict[str, Any]:
