@@ -8,6 +8,7 @@ for each framework, since two frameworks, or two Keras backends, do not share a 
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 
 import pytest
@@ -41,8 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if FRAMEWORKS["torch-compile"].missing == ["a C++ compiler"]:
-        without = [item for item in items if item.get_closest_marker("compiler")]
+    absent = {
+        "compiler": FRAMEWORKS["torch-compile"].missing == ["a C++ compiler"],
+        "browser": not all(map(shutil.which, ("chromium", "chromedriver"))),
+    }
+    for marker in (marker for marker, is_absent in absent.items() if is_absent):
+        without = [item for item in items if item.get_closest_marker(marker)]
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
     # The longest first: two workers then end together.

@@ -59,8 +59,8 @@ def _scale(reach: float, eps: float) -> str:
         return "No framework differs from the reference: the maps are equal, bit for bit."
     return (
         f"On the left each framework's maps, on the right their differences from the reference, "
-        f"enlarged {1 / (reach * eps):.0e} times: full colour is {reach:g} eps and more, with eps "
-        f"{eps:.2g} of the gate's largest value."
+        f"enlarged {_power(1 / (reach * eps))} times: full colour is {reach:g} eps and more, with "
+        f"eps {eps:.2g} of the gate's largest value."
     )
 
 
@@ -133,3 +133,11 @@ def _differences(maps: Maps, eps: float) -> dict[str, np.ndarray]:
         expected = _values(maps.expected, name)
         found[name] = (_values(maps.gates, name) - expected) / (eps * np.abs(expected).max())
     return found
+
+
+def _power(value: float) -> str:
+    """
+    >>> _power(1.5e15)
+    '1.5e15'
+    """
+    return f"{value:.1e}".replace("e+", "e")

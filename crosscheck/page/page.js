@@ -129,7 +129,7 @@ function head() {
   const focused = document.activeElement?.dataset?.column;
   const cells = columns.map((column) => {
     const cell = element("th", "", column in numbers ? "number" : "");
-    cell.scope = "col";
+    cell.role = "columnheader";
     const button = element("button", column);
     button.type = "button";
     button.dataset.column = column;
@@ -143,17 +143,28 @@ function head() {
 }
 
 function number(value) {
-  if (value === Infinity) return "–";
+  if (value === Infinity) return "-";
   return value === 0 ? "0" : value.toExponential(2);
 }
 
-function cell(column, row) {
-  if (column in numbers) return element("td", number(numbers[column][row]), "number");
+function textOf(column, row) {
+  if (column in numbers) return number(numbers[column][row]);
   const text = texts[column].values[texts[column].rows[row]];
-  if (column !== "verdict") return element("td", text);
+  if (column !== "verdict") return text;
   const reason = texts.reason.values[texts.reason.rows[row]];
-  const mark = failed[row] ? "✗" : "✓";
-  return element("td", `${mark} ${text}${reason ? ": " + reason : ""}`, failed[row] ? "bad" : "good");
+  return `${failed[row] ? "✗" : "✓"} ${text}${reason ? ": " + reason : ""}`;
+}
+
+function cell(column, row) {
+  const verdict = failed[row] ? "bad" : "good";
+  const kind = column in numbers ? "number" : column === "verdict" ? verdict : "";
+  const made = element("td", "", kind);
+  // A name may break behind its dots.
+  for (const part of textOf(column, row).split(/(?<=[.:])(?=\w)/)) made.append(part, document.createElement("wbr"));
+  // On a narrow screen a row is no row of a table to look at, but still is one.
+  made.role = "cell";
+  made.dataset.name = column;
+  return made;
 }
 
 function show() {
@@ -162,6 +173,7 @@ function show() {
   const from = page * ROWS_OF_A_PAGE;
   const rows = order.slice(from, from + ROWS_OF_A_PAGE).map((row) => {
     const line = document.createElement("tr");
+    line.role = "row";
     line.append(...columns.map((column) => cell(column, row)));
     return line;
   });
@@ -189,6 +201,7 @@ pages.addEventListener("click", (event) => {
 
 for (const name of ["framework", "case", "dtype", "mode", "quantity", "fault"]) fill(form.elements[name], name);
 form.addEventListener("input", filter);
+form.addEventListener("change", filter);
 form.addEventListener("submit", (event) => event.preventDefault());
 // The form is empty only after the event.
 form.addEventListener("reset", () => setTimeout(filter));
