@@ -1,4 +1,4 @@
-"""The photograph, the gates that a block computes on it, and how far each framework's are off."""
+"""The photograph, the gates of a block on it, and each framework's differences from the truth."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _card(maps: Maps, differences: dict[str, np.ndarray], reach: float) -> Marku
         pairs.append(_gate(maps, name, f"{NAMES[name]}, in {maps.framework}"))
         pairs.append(_image(f"{name} off", off, "Its difference from the reference"))
     told = ", ".join(f"{name} {np.abs(differences[name]).max():.2g} eps" for name in _names(maps))
-    caption = element("figcaption", element("b", maps.framework), f" off by {told}")
+    caption = element("figcaption", element("b", maps.framework), f" largest difference: {told}")
     return element("figure", caption, element("div", *pairs, class_="pairs"))
 
 

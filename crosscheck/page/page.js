@@ -158,9 +158,11 @@ function textOf(column, row) {
 function cell(column, row) {
   const verdict = failed[row] ? "bad" : "good";
   const kind = column in numbers ? "number" : column === "verdict" ? verdict : "";
-  const made = element("td", "", kind);
-  // A name may break behind its dots.
-  for (const part of textOf(column, row).split(/(?<=[.:])(?=\w)/)) made.append(part, document.createElement("wbr"));
+  const made = element("td", column === "quantity" ? "" : textOf(column, row), kind);
+  if (column === "quantity") {
+    // Long names may break behind their dots.
+    for (const part of textOf(column, row).split(/(?<=[.:])/)) made.append(part, document.createElement("wbr"));
+  }
   // On a narrow screen a row is no row of a table to look at, but still is one.
   made.role = "cell";
   made.dataset.name = column;

@@ -105,6 +105,7 @@ def test_long_work_shows_its_progress_on_a_terminal(tmp_path):
         (["--device", "tpu"], "'tpu' is unknown; choose from cpu, gpu"),
         (["--image", "none.png"], "--image none.png is not a readable picture"),
         (["--json", "no/such/folder.json"], "is in a folder that does not exist; create it first"),
+        (["--report", "no/such/page.html"], "is in a folder that does not exist; create it first"),
         (["--json", "."], ". is a folder; pass the path of a file"),
         (["--faults", "--dtype", "float32"], "each fault has its own case, dtype and mode"),
         (["--faults", "--model", "resnet18"], "each fault has its own case, dtype and mode"),

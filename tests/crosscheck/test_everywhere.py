@@ -6,7 +6,7 @@ import pytest
 
 from cbam_core import Architecture
 from crosscheck.cases import MODES, SELECTION, default_cases
-from crosscheck.check import check, plan, plan_faults, select, select_networks
+from crosscheck.check import check, plan, plan_faults, plan_gates, select, select_networks
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.networks import network_case
@@ -39,7 +39,7 @@ def test_the_registry_is_complete():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal(name, monkeypatch):
-    """What `cbam check` runs, and lesser precision; every choice is in tests/frameworks."""
+    """What `cbam check --report` runs, and lesser precision; every choice is in tests/frameworks."""
     # Compiled as users do, since rounding is what such compilers change.
     for variable in QUICKLY:
         monkeypatch.delenv(variable)
@@ -47,9 +47,12 @@ def test_equal(name, monkeypatch):
     selected = [case for case in cases if case.name in SELECTION]
     lesser = ["float32", "bfloat16", "float16"]
     plans = plan(cases, ["float64"], MODES) + plan(selected, lesser, MODES)
-    report = check([framework], {name: select(plans, framework)})
+    gates = plan_gates(cases, ["float64"])
+    report = check([framework], {name: [*select(plans, framework), *gates]})
     assert [f"{r.case} {r.dtype} {r.mode} {r.comparison}" for r in report.rows if not r.ok] == []
     assert {row.dtype for row in report.rows} == {"float64", *lesser}
+    (maps,) = report.maps
+    assert set(maps.gates) == {"gate:channel", "gate:spatial"}
 
 
 @pytest.mark.parametrize("name", NAMES)
