@@ -111,7 +111,7 @@ def evaluate_gates(
         block.set_attributes(use_running_average=True, raise_if_not_found=False)
         _, channel, spatial = block.gates(jnp.asarray(x, dtype))
     return {
-        f"gate:{name}": as_canonical(gate)
+        f"gate:{name}": as_canonical(np.asarray(gate))
         for name, gate in (("channel", channel), ("spatial", spatial))
         if gate is not None
     }

@@ -71,15 +71,16 @@ class Row:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Row:
         """The row that `to_dict` gave these fields."""
-        differences = (
-            math.inf if fields[name] is None else fields[name] for name in ("max_abs", "max_rel")
+        told = {name: fields[name] for name in ("quantity", "limit")}
+        for name in ("max_abs", "max_rel"):
+            told[name] = math.inf if fields[name] is None else fields[name]
+        place = {name: fields[name] for name in ("framework", "case", "dtype", "mode")}
+        return cls(
+            **place,
+            comparison=Comparison(**told, reason=fields.get("reason", "")),
+            fault=fields.get("fault", ""),
+            crashed=not fields["ok"] and fields.get("caught") is False,
         )
-        comparison = Comparison(
-            fields["quantity"], *differences, fields["limit"], fields.get("reason", "")
-        )
-        place = (fields[name] for name in ("framework", "case", "dtype", "mode"))
-        crashed = not fields["ok"] and fields.get("caught") is False
-        return cls(*place, comparison, fields.get("fault", ""), crashed)
 
 
 def versions() -> dict[str, str]:

@@ -106,9 +106,10 @@ def evaluate_gates(
     with jax.default_device(jax.devices(device)[0]):
         block = CBAM.from_spec(spec, param_dtype=dtype, use_running_average=True)
         variables = load_canonical(block, weights)
-        _, channel, spatial = block.apply(variables, jnp.asarray(x, dtype), method="gates")
+        gates: Any = block.apply(variables, jnp.asarray(x, dtype), method="gates")
+        _, channel, spatial = gates
     return {
-        f"gate:{name}": as_canonical(gate)
+        f"gate:{name}": as_canonical(np.asarray(gate))
         for name, gate in (("channel", channel), ("spatial", spatial))
         if gate is not None
     }

@@ -47,8 +47,9 @@ def _group(maps: Sequence[Maps], photograph: np.ndarray) -> Markup:
 
 def _reach(differences: Iterable[np.ndarray]) -> float:
     """The difference that gets the full colour: one in a hundred is larger, somewhere."""
-    largest = max(float(np.percentile(np.abs(values), 99)) for values in differences)
-    if not 0 < largest < np.inf:
+    finite = (np.abs(values[np.isfinite(values)]) for values in differences)
+    largest = max(float(np.percentile(values, 99)) if values.size else 0.0 for values in finite)
+    if not largest:
         return 0.0
     digit = 10.0 ** np.floor(np.log10(largest))
     return float(f"{np.ceil(largest / digit) * digit:.1g}")
@@ -56,7 +57,7 @@ def _reach(differences: Iterable[np.ndarray]) -> float:
 
 def _scale(reach: float, eps: float) -> str:
     if not reach:
-        return "No framework differs from the reference: the maps are equal, bit for bit."
+        return "No framework's maps differ from the reference by a number that could be shown."
     return (
         f"On the left each framework's maps, on the right their differences from the reference, "
         f"enlarged {_power(1 / (reach * eps))} times: full colour is {reach:g} eps and more, with "

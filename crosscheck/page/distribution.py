@@ -19,8 +19,8 @@ EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16":
 
 # Bars in each decade of the axis.
 PER_DECADE = 4
-# Where the axis begins, as a power of ten: below it, nothing is told apart.
-FIRST_DECADE = -2
+# Between which powers of ten values are told apart.
+FIRST_DECADE, LAST_DECADE = -2, 20
 # The picture: what is around the bars, and its size.
 WIDTH, HEIGHT, TOP, BOTTOM, SIDE = 320, 150, 28, 24, 8
 # Of a text.
@@ -39,9 +39,10 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float]) -> Axis:
-        """The axis on which all finite values have a place."""
+        """The axis on which all values have a place, those beyond `LAST_DECADE` in its last bar."""
         largest = max((value for value in values if math.isfinite(value)), default=1.0)
-        return cls(max(math.ceil(math.log10(max(largest, 1.0)) + 0.25), 1))
+        last = math.ceil(math.log10(max(largest, 1.0)) + 0.25)
+        return cls(min(max(last, 1), LAST_DECADE))
 
     @property
     def bars(self) -> int:
@@ -82,7 +83,7 @@ class Axis:
         return f"{low:.2g} to {high:.2g} eps"
 
     def _decades(self, value: float) -> float:
-        return math.log10(value) - FIRST_DECADE
+        return math.log10(max(value, 10.0**FIRST_DECADE)) - FIRST_DECADE
 
 
 def distributions(report: Report) -> Markup:
@@ -190,12 +191,9 @@ def _limits(rows: Sequence[Row], axis: Axis) -> list[Markup]:
         told = f"limit {limit * EPS[rows[0].dtype]:.0e}"
         x, y = axis.place(limit), LINE * (1 + number % 2)
         line = element("path", d=f"M{x:.1f} {y + 3}V{HEIGHT - BOTTOM}", class_="limit")
-        options = {"x": f"{x:.1f}", "y": y, "text_anchor": "end" if x > WIDTH / 2 else "start"}
-        found.append(
-            element(
-                "g", element("title", f"{told}, of {names}"), line, element("text", told, **options)
-            )
-        )
+        anchor = "end" if x > WIDTH / 2 else "start"
+        label = element("text", told, x=f"{x:.1f}", y=y, text_anchor=anchor)
+        found.append(element("g", element("title", f"{told}, of {names}"), line, label))
     return found
 
 

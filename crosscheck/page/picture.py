@@ -33,8 +33,11 @@ def diverging(values: np.ndarray, reach: float) -> np.ndarray:
 
     Values beyond `reach` are shown as it.
     """
-    opacity = np.abs(np.clip(np.nan_to_num(values) / reach, -1, 1)) if reach else 0 * values
+    finite = np.isfinite(values)
+    share = np.where(finite, values, 0.0) / reach if reach else np.zeros(values.shape)
+    opacity = np.where(finite, np.minimum(np.abs(share), 1.0), 1.0)
     colours = np.where((values > 0)[..., None], _ABOVE, _BELOW)
+    colours = np.where(finite[..., None], colours, _NOTHING)
     return np.concatenate([colours, 255 * opacity[..., None]], -1).round().astype(np.uint8)
 
 

@@ -107,6 +107,18 @@ def test_a_difference_is_in_units_of_eps_of_the_largest_value():
     np.testing.assert_array_equal(found["spatial"], [[2.0], [2.0]])
 
 
+def test_a_page_is_made_of_any_numbers():
+    extremes = (0.0, 1e-300, 1e300, math.inf)
+    comparisons = [Comparison("output", e, e, limit) for e in extremes for limit in (0.0, 1e-12)]
+    rows = [Row(str(n), "case", "float16", "eval", c) for n, c in enumerate(comparisons)]
+    found = Report("cpu", rows)
+    for value in (np.nan, np.inf, 0.0):
+        one = maps("torch", 1)
+        one.gates["gate:spatial"][:] = value
+        found.maps.append(one)
+    assert page.render(found, picture=np.zeros((8, 8, 3))).count("<svg") == len(rows)
+
+
 @pytest.fixture(scope="module")
 def browser():
     options = webdriver.ChromeOptions()
@@ -372,7 +384,8 @@ def test_a_check_writes_it(browser, monkeypatch, tmp_path):
     monkeypatch.setattr(cases, "_default_plans", lambda: [p for p in plans if p[:2] == PHOTO])
     monkeypatch.setattr(cases.trained, "cases", list)
     path, facts = tmp_path / "report.html", tmp_path / "out.json"
-    call = ["check", "--frameworks", "torch,flax", "--json", str(facts), "--report", str(path)]
+    frameworks = ["--frameworks", "torch,flax", "--mode", "eval"]
+    call = ["check", *frameworks, "--json", str(facts), "--report", str(path)]
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
     rows = json.loads(facts.read_text())["rows"]
