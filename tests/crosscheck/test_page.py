@@ -16,6 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 from setuptools import Distribution
 from setuptools.config.pyprojecttoml import apply_configuration
 from typer.testing import CliRunner
@@ -212,6 +213,10 @@ def test_it_has_what_the_command_prints(shown, report):
     for name, version in report.made_with.items():
         assert (name, version) in zip(texts(shown, "dt"), texts(shown, "dd"), strict=True)
     assert texts(shown, "#command") == [report.command]
+    copy = shown.find_element(By.ID, "copy")
+    copy.click()
+    # Where the clipboard is not to be had, the command is selected.
+    WebDriverWait(shown, 10).until(lambda _: copy.text in ("Copied", "Selected"))
 
 
 @pytest.mark.browser
