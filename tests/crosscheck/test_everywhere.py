@@ -39,7 +39,7 @@ def test_the_registry_is_complete():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal(name, monkeypatch):
-    """What `cbam check --report` runs, and lesser precision; every choice is in tests/frameworks."""
+    """What `cbam check --report` runs, and lesser precision; each choice is in tests/frameworks."""
     # Compiled as users do, since rounding is what such compilers change.
     for variable in QUICKLY:
         monkeypatch.delenv(variable)
