@@ -31,7 +31,7 @@ fuzz: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/core/test_fuzz.py --fuzz 200000
 
 docs: $(INSTALLED)
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

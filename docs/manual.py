@@ -1,7 +1,7 @@
 """What the manual takes from the code when it is built: hooks of MkDocs, an extension of griffe.
 
-A line `::: each NAME` of a page becomes a tab for each package that has NAME, and a line
-`::: commands` the help of the command `cbam`. Nothing of a framework is imported.
+A line `::: each NAME ...` of a page becomes a tab for each package that has these names, and a
+line `::: commands` the help of the command `cbam`. Nothing of a framework is imported.
 """
 
 from __future__ import annotations
@@ -27,19 +27,28 @@ PACKAGES = {
     "Flax linen": "cbam_flax.linen",
 }
 
+# In tabs the page has the headings, and the table of contents names each object once.
+QUIET = """
+        options:
+          heading_level: 4
+          show_root_toc_entry: false
+""".strip("\n")
+
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its `::: each` and `::: commands` replaced; MkDocs calls it."""
-    markdown = re.sub(r"^::: each (\S+)$", lambda match: tabs(match[1]), markdown, flags=re.M)
+    markdown = re.sub(r"^::: each (.+)$", lambda each: tabs(each[1].split()), markdown, flags=re.M)
     return re.sub(r"^::: commands$", lambda _: commands(), markdown, flags=re.M)
 
 
-def tabs(name: str) -> str:
-    """A tab with the docstring of `name` for each package that has it."""
-    found = {title: f"{package}.{name}" for title, package in PACKAGES.items()}
-    return "\n\n".join(
-        f'=== "{title}"\n\n    ::: {path}' for title, path in found.items() if _is_there(path)
-    )
+def tabs(names: list[str]) -> str:
+    """A tab with the docstrings of `names` for each package that has them."""
+    found = []
+    for title, package in PACKAGES.items():
+        paths = [path for name in names if _is_there(path := f"{package}.{name}")]
+        if paths:
+            found += [f'=== "{title}"', *(f"    ::: {path}\n{QUIET}" for path in paths)]
+    return "\n\n".join(found)
 
 
 def _is_there(path: str) -> bool:
