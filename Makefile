@@ -3,12 +3,14 @@
 #   make test         ruff, the type checker and the whole test suite
 # And for longer:
 #   make fuzz         ten times as many damaged weight files as make test has
+# And to read:
+#   make docs         the manual, into site/: open site/index.html
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help crosscheck faults full test fuzz lint types format clean
+.PHONY: help crosscheck faults full test fuzz docs lint types format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -27,6 +29,9 @@ test: lint types
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/core/test_fuzz.py --fuzz 200000
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -51,4 +56,4 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard cbam_core/nativ
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

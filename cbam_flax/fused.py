@@ -10,7 +10,7 @@ their arguments alone. JAX transposes the parts for the backward pass, so forwar
 derivatives and vmap stay as they are. x is handed on as it is: XLA adds up the three gradients of x
 in one pass.
 
-The form is what XLA on CPUs does in few passes, see docs/performance.md. A sum or a maximum of
+The form is what XLA on CPUs does in few passes, see docs/kernels.md. A sum or a maximum of
 products and differences of x and small maps is one pass. But a comparison in it is stored first, as
 large as x, so ties are weighed by arithmetic (`_near`); and so is what two passes have in common, a
 small map that both broadcast too, so each pass has maps of its own (`_own`).

@@ -65,7 +65,7 @@ def test_every_figure_of_the_paper(printed):
 
 
 def test_one_way_of_rounding_the_hidden_width_gives_the_paper_s_every_figure():
-    """C/16 rounded to nearest; docs/differences.md says why the packages round down."""
+    """C/16 rounded to nearest; docs/networks.md says why the packages round down."""
     for printed in PRINTED:
         architecture = printed.architecture
         count, multiply_adds = parameters(architecture), flops(architecture, 224, 224)
