@@ -113,25 +113,27 @@ def check_logits(logits: Any) -> None:
         )
 
 
-def targets(target: Any, samples: int, classes: int) -> list[int]:
-    """The class of each sample, as `target` means it.
+def checked_target(target: Any, samples: int | None, classes: int) -> int | list[int]:
+    """`target` in plain numbers: a class for all samples, or one for each.
 
     Args:
-        target: an int, or one for each sample.
+        samples: how many there are; None where that is not known yet.
 
     Raises:
         TypeError, ValueError: it is neither, or there is no such class.
 
-    >>> targets(3, samples=2, classes=10)
-    [3, 3]
+    >>> import numpy as np
+    >>> checked_target(np.array([3, 4]), samples=2, classes=10)
+    [3, 4]
     """
-    chosen = np.asarray(target)
+    # An array of torch may be on a device that NumPy does not reach.
+    chosen = np.asarray(target.tolist() if hasattr(target, "tolist") else target)
     if chosen.dtype.kind not in "iu":
         raise TypeError(
             f"target={target!r} is no class; pass an int, one for each sample, or None for the "
             f"class that the model predicts"
         )
-    if chosen.shape not in ((), (samples,)):
+    if chosen.ndim > 1 or (chosen.ndim and samples not in (None, len(chosen))):
         raise ValueError(
             f"target has shape {chosen.shape}, expected one class for each of {samples} samples, "
             f"or an int for all"
@@ -142,7 +144,7 @@ def targets(target: Any, samples: int, classes: int) -> list[int]:
             f"target={outside.flat[0]} is no class of a model with {classes}; pass 0 to "
             f"{classes - 1}"
         )
-    return np.broadcast_to(chosen, samples).tolist()
+    return chosen.tolist()
 
 
 def _unused(name: str, names: Mapping[str, Any]) -> str:

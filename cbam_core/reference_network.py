@@ -22,7 +22,7 @@ from cbam_core.architectures import (
     Unit,
     network_shapes,
 )
-from cbam_core.explaining import explained_path, targets
+from cbam_core.explaining import checked_target, explained_path
 from cbam_core.inputs import check_pictures
 from cbam_core.pullbacks import (
     at,
@@ -142,8 +142,9 @@ def grad_cam(
     """
     step = run(architecture, weights, x)
     path = explained_path(at or f"stage{len(architecture.stages)}", step.maps, architecture)
-    chosen = step.output.argmax(1) if target is None else targets(target, *step.output.shape)
-    one_hot = np.eye(architecture.num_classes)[chosen]
+    shape = step.output.shape
+    chosen = step.output.argmax(1) if target is None else checked_target(target, *shape)
+    one_hot = np.broadcast_to(np.eye(architecture.num_classes)[chosen], shape)
     alpha = step.map_pullback(one_hot)[path].mean(SPACE, keepdims=True)
     return np.maximum((alpha * step.maps[path]).sum(-1), 0)
 

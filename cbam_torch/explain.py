@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbam_core.explaining import check_logits, check_map, explained_path, named_gates, targets
+from cbam_core.explaining import (
+    check_logits,
+    check_map,
+    checked_target,
+    explained_path,
+    named_gates,
+)
 from cbam_torch import ops
 from cbam_torch.attention import CBAM, ChannelAttention, SpatialAttention
 from cbam_torch.compiling import constant
@@ -21,7 +27,9 @@ from cbam_torch.compiling import constant
 Hook = Callable[[Any, tuple[Any, ...], Any], Any]
 
 
-def attention_maps(model: nn.Module, x: Any) -> dict[str, Tensor]:
+def attention_maps(
+    model: nn.Module, x: Any, *, call: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """The gates with which a model refines its maps of x, in evaluation mode.
 
     The model is left as it was, its mode and hooks included. torch.compile takes a call of this
@@ -30,6 +38,7 @@ def attention_maps(model: nn.Module, x: Any) -> dict[str, Tensor]:
     Args:
         model: a block of this package, or a model with such blocks anywhere in it.
         x: an input of the model, or a tuple of all of them.
+        call: further arguments of `model(x)` by name.
 
     Returns:
         "PATH.channel", Mc (N, C, 1..), and "PATH.spatial", Ms (N, 1, *S), of the block at each
@@ -59,11 +68,18 @@ def attention_maps(model: nn.Module, x: Any) -> dict[str, Tensor]:
         if isinstance(module, CBAM | ChannelAttention | SpatialAttention)
     ]
     with _evaluating(modules, hooks), torch.no_grad():
-        model(*_inputs(x))
+        _run(model, x, call)
     return named_gates(calls, modules[""])
 
 
-def grad_cam(model: nn.Module, x: Any, target: Any = None, at: str | None = None) -> Tensor:
+def grad_cam(
+    model: nn.Module,
+    x: Any,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    call: Mapping[str, Any] | None = None,
+) -> Tensor:
     """Where in its map A of x a model sees a class: relu(sum over k of alpha_k A_k).
 
     alpha_k is the mean over space of the gradient of the class's logit by the channel A_k, in
@@ -76,6 +92,7 @@ def grad_cam(model: nn.Module, x: Any, target: Any = None, at: str | None = None
         target: a class, or one for each sample; those that the model predicts if None.
         at: the path of the module whose output is A, (N, C, *S); the last stage of a network of
             this package if None.
+        call: further arguments of `model(x)` by name.
 
     Returns:
         The map (N, *S) in at least float32, not normalised.
@@ -104,17 +121,17 @@ def grad_cam(model: nn.Module, x: Any, target: Any = None, at: str | None = None
 
     # What is before the map needs no graph.
     with _evaluating(modules, [(modules[path], cut)]), torch.inference_mode(False), torch.no_grad():
-        logits = model(*_inputs(x))
+        logits = _run(model, x, call)
         check_map(path, outputs)
         check_logits(logits)
-        score = logits.gather(1, _targets(target, logits)).sum()
+        score = logits.gather(1, _classes(target, logits)[:, None]).sum()
         gradients = torch.autograd.grad(score, outputs, materialize_grads=True)
     gradient, a = (ops.at_least_float32(array.detach()) for array in (*gradients, *outputs))
     alpha = ops.avg(gradient, tuple(range(2, a.ndim)))
     return F.relu((alpha * a).sum(1))
 
 
-def _gates(block: Any, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _gates(block: Any, x: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | None]:
     """Mc and Ms of a block for its input."""
     if isinstance(block, CBAM):
         return block.gates(x)[1:]
@@ -122,20 +139,21 @@ def _gates(block: Any, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return (gate, None) if isinstance(block, ChannelAttention) else (None, gate)
 
 
-def _targets(target: Any, logits: Tensor) -> Tensor:
-    """The class of each sample, (N, 1)."""
+def _classes(target: Any, logits: Tensor) -> Tensor:
+    """The class of each sample, (N,)."""
     if target is None:
-        return logits.argmax(1, keepdim=True)
-    return torch.tensor(_checked(target, *logits.shape), device=logits.device)[:, None]
+        return logits.argmax(1)
+    chosen = _checked(target, *logits.shape)
+    return torch.tensor(chosen, device=logits.device).expand(len(logits))
 
 
 @constant
-def _checked(target: Any, samples: int, classes: int) -> list[int]:
-    return targets(target, samples, classes)
+def _checked(target: Any, samples: int, classes: int) -> int | list[int]:
+    return checked_target(target, samples, classes)
 
 
-def _inputs(x: Any) -> tuple[Any, ...]:
-    return x if isinstance(x, tuple) else (x,)
+def _run(model: nn.Module, x: Any, call: Mapping[str, Any] | None) -> Any:
+    return model(*(x if isinstance(x, tuple) else (x,)), **(call or {}))
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
