@@ -16,6 +16,7 @@ from cbam_core import Architecture, CBAMSpec, as_canonical
 from cbam_core.costs import is_statistic
 from cbam_flax.attention import CBAM
 from cbam_flax.backbones import Backbone
+from cbam_flax.explain import attention_maps, grad_cam
 from cbam_flax.weights import load_canonical, to_canonical
 
 
@@ -89,6 +90,45 @@ def evaluate_network(
         )
         nnx.reseed(network, default=0)
         return _differentiate(network, weights, x, cotangent, dtype, training)
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    names: list[str] = []
+    with jax.default_device(jax.devices(device)[0]):
+        network = nnx.eval_shape(
+            lambda: Backbone(architecture, param_dtype=dtype, rngs=nnx.Rngs(0))
+        )
+        nnx.reseed(network, default=0)
+        load_canonical(network, weights)
+        network.eval()
+
+        @nnx.jit
+        def explain(network: Backbone, x: Array) -> Any:
+            maps = attention_maps(network, x) if architecture.attention else {}
+            names[:] = maps
+            return network(x), list(maps.values()), grad_cam(network, x, target, at)
+
+        found = explain(network, jnp.asarray(x, dtype))
+        logits, gates, cam = jax.tree.map(np.asarray, found)
+    return logits, dict(zip(names, gates, strict=True)), cam
 
 
 def _differentiate(

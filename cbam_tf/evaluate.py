@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from cbam_core import Architecture, CBAMSpec
 from cbam_core.costs import is_statistic
 from cbam_tf.attention import CBAM
 from cbam_tf.backbones import Backbone
+from cbam_tf.explain import attention_maps, grad_cam
 from cbam_tf.weights import canonical_array, load_canonical, named_weights
 
 
@@ -79,6 +81,35 @@ def evaluate_network(
         if architecture.head == "dual_pooling":
             network.head.dropout.rate = 0.0
         return _differentiate(network, weights, x, cotangent, dtype, training, compiled)
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    with tf.device(f"/{device.upper()}:0"):
+        network = Backbone(architecture, dtype=getattr(tf, dtype))
+        load_canonical(network, weights)
+        pictures = tf.constant(x, dtype)
+        maps = attention_maps(network, pictures) if architecture.attention else {}
+        cam = grad_cam(network, pictures, target, at)
+        gates = {name: gate.numpy() for name, gate in maps.items()}
+        return network(pictures).numpy(), gates, cam.numpy()
 
 
 def _differentiate(

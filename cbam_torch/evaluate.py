@@ -13,6 +13,7 @@ from cbam_core import Architecture, CBAMSpec
 from cbam_core.costs import is_statistic
 from cbam_torch.attention import CBAM
 from cbam_torch.backbones import Backbone
+from cbam_torch.explain import attention_maps, grad_cam
 from cbam_torch.weights import canonical_array, load_canonical, named_weights, to_numpy
 
 
@@ -83,6 +84,37 @@ def evaluate_network(
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
     return _differentiate(network, weights, x, cotangent, compiled, **options)
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    options = {"device": PLACES[device], "dtype": getattr(torch, dtype)}
+    network = Backbone(architecture, **options).eval()
+    load_canonical(network, weights)
+    pictures = channels_first(x).to(**options)
+    with torch.no_grad():
+        logits = network(pictures)
+    maps = attention_maps(network, pictures) if architecture.attention else {}
+    cam = grad_cam(network, pictures, target, at)
+    gates = {name: _channels_last(gate) for name, gate in maps.items()}
+    return to_numpy(logits), gates, to_numpy(cam)
 
 
 PLACES = {"cpu": "cpu", "gpu": "cuda"}

@@ -16,6 +16,7 @@ from cbam_core import Architecture, CBAMSpec, as_canonical
 from cbam_core.costs import is_statistic
 from cbam_flax.linen.attention import CBAM
 from cbam_flax.linen.backbones import Backbone
+from cbam_flax.linen.explain import attention_maps, grad_cam
 from cbam_flax.linen.weights import load_canonical, to_canonical
 
 Variables = dict[str, Any]
@@ -87,6 +88,42 @@ def evaluate_network(
     with jax.default_device(jax.devices(device)[0]), nn.intercept_methods(_without_dropout):
         network = Backbone(architecture, param_dtype=dtype, use_running_average=not training)
         return _differentiate(network, weights, x, cotangent, dtype)
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    names: list[str] = []
+    with jax.default_device(jax.devices(device)[0]):
+        network = Backbone(architecture, param_dtype=dtype, use_running_average=True)
+
+        @jax.jit
+        def explain(variables: Any, x: Array) -> Any:
+            given = {"variables": variables}
+            maps = attention_maps(network, x, **given) if architecture.attention else {}
+            names[:] = maps
+            cam = grad_cam(network, x, target, at, **given)
+            return network.apply(variables, x), list(maps.values()), cam
+
+        found = explain(load_canonical(network, weights), jnp.asarray(x, dtype))
+        logits, gates, cam = jax.tree.map(np.asarray, found)
+    return logits, dict(zip(names, gates, strict=True)), cam
 
 
 def _without_dropout(
