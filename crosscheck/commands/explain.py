@@ -40,6 +40,8 @@ cbam explain cat.jpg --weights net.safetensors --framework flax --json cat.json
 
 # What published weights of ImageNet expect of a picture in [0, 1].
 MEAN, DEVIATION = "0.485,0.456,0.406", "0.229,0.224,0.225"
+# The scale of the norms between drawn weights.
+SHRINK = 0.8
 # Ways to run a network that compile it are the same network.
 NAMES = [name for name, framework in FRAMEWORKS.items() if not framework.compiled]
 
@@ -135,7 +137,7 @@ def show(found: Explanation, title: str, files: list[Path], console: Console) ->
     console.print(escape(title), highlight=False)
     console.print(escape(found.verdict), highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("attention", "Ms", "most at", "channels with the largest Mc"):
+    for column in ("attention", "Ms", "channels with the largest Mc"):
         table.add_column(column, no_wrap=True)
     for path in found.shown:
         table.add_row(path, *found.row(path))
@@ -185,12 +187,12 @@ def _network(
 def _drawn(architecture: Architecture) -> dict[str, np.ndarray]:
     """Weights whose gates differ from place to place, as the authors' first ones do not.
 
-    The norms halve their maps, which would grow from block to block until every gate is 0 or 1.
+    The norms shrink their maps, which would grow from block to block until all gates are 0 or 1.
     """
     drawn = initial_network(architecture, "he_normal")
     attentions = tuple(f"{path}." for path, _ in architecture.attentions())
-    halved = {n for n in drawn if n.endswith(".scale") and not n.startswith(attentions)}
-    return {name: array / 2 if name in halved else array for name, array in drawn.items()}
+    shrunk = {n for n in drawn if n.endswith(".scale") and not n.startswith(attentions)}
+    return {name: SHRINK * array if name in shrunk else array for name, array in drawn.items()}
 
 
 def _picture(image: Path, size: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from skimage import color, transform
 
 from crosscheck.explaining.explanation import NAMED, Explanation, percent
@@ -71,7 +72,7 @@ def _panels(figure: Any, found: Explanation, title: str) -> list[Axes]:
 def _spatial(figure: Any, found: Explanation) -> None:
     """The picture, and Ms of each stage over it."""
     panels = _panels(figure, found, "Spatial gates Ms over the picture, each on its own scale")
-    _picture(panels[0], found)
+    _picture(figure, panels[0], found)
     for axes, path in zip(panels[1:], found.shown, strict=False):
         gate = found.spatial(path)
         if gate is None:
@@ -109,7 +110,7 @@ def _channels(figure: Any, found: Explanation) -> None:
 def _grad_cam(figure: Any, found: Explanation) -> None:
     """The picture, Grad-CAM over it with the gates and without them, and what they change."""
     panels = _panels(figure, found, WITHOUT)
-    _picture(panels[0], found)
+    _picture(figure, panels[0], found)
     # A map of zeros has no scale.
     cam, plain = (array / (array.max() or 1.0) for array in (found.cam, found.plain_cam))
     said = (percent(logits, found.target) for logits in (found.logits, found.plain_logits))
@@ -120,7 +121,8 @@ def _grad_cam(figure: Any, found: Explanation) -> None:
         _scale(figure, _over(axes, found, array, CAMS, (0, 1)), axes)
     if cam.shape == plain.shape:
         panels[3].set_title("what the gates change\nwith - without", fontsize="small")
-        image = _over(panels[3], found, cam - plain, DIFFERENCES, (-1, 1))
+        most = np.abs(cam - plain).max() or 1.0
+        image = _over(panels[3], found, cam - plain, DIFFERENCES, (-most, most))
         _scale(figure, image, panels[3])
 
 
@@ -139,16 +141,21 @@ def _over(
     return axes.imshow(large, cmap=colors, alpha=COVER, vmin=least, vmax=most)
 
 
-def _picture(axes: Axes, found: Explanation) -> None:
-    axes.imshow(np.clip(found.picture, 0, 1))
+def _picture(figure: Any, axes: Axes, found: Explanation) -> None:
+    image = axes.imshow(np.clip(found.picture, 0, 1))
+    # So that it stands as high as its neighbours.
+    _scale(figure, image, axes).set_visible(False)
     height, width, _ = found.picture.shape
     axes.set_title(f"the picture\n{height} x {width}", fontsize="small")
 
 
-def _scale(figure: Any, image: Any, axes: Axes) -> None:
+def _scale(figure: Any, image: Any, axes: Axes) -> Axes:
     bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, aspect=30, pad=0.03)
+    bar.locator = MaxNLocator(4)
+    bar.update_ticks()
     bar.ax.tick_params(labelsize="x-small")
     bar.outline.set_visible(False)
+    return bar.ax
 
 
 def _framed(axes: Axes) -> None:

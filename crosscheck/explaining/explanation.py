@@ -69,18 +69,14 @@ class Explanation:
         channel = self.channel(path)
         return [] if channel is None else np.argsort(-channel, kind="stable")[:count].tolist()
 
-    def row(self, path: str) -> tuple[str, str, str]:
-        """Of an attention: Ms, least to most; row and column of the most; strongest channels."""
+    def row(self, path: str) -> tuple[str, str]:
+        """Of an attention: the least and the most of Ms, and the strongest channels."""
         spatial, channel = self.spatial(path), self.channel(path)
-        least = where = strongest = "-"
-        if spatial is not None:
-            least = f"{spatial.min():.3f} to {spatial.max():.3f}"
-            row, column = np.unravel_index(spatial.argmax(), spatial.shape)
-            where = f"{row}, {column}"
-        if channel is not None:
-            named = self.strongest(path, 3)
-            strongest = ", ".join(f"{number}: {channel[number]:.3f}" for number in named)
-        return least, where, strongest
+        range_of = "-" if spatial is None else f"{spatial.min():.2f} to {spatial.max():.2f}"
+        if channel is None:
+            return range_of, "-"
+        named = self.strongest(path, 3)
+        return range_of, ", ".join(f"{number}: {channel[number]:.2f}" for number in named)
 
     def facts(self) -> dict[str, Any]:
         """What `--json` writes of it."""
