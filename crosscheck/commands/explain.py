@@ -143,7 +143,7 @@ def show(found: Explanation, title: str, files: list[Path], console: Console) ->
         table.add_row(path, *found.row(path))
     console.print(table)
     for file in files:
-        console.print(f"[green]✓[/green] {escape(str(file))}", highlight=False)
+        console.print(f"[green]✓[/green] {escape(str(file))}", highlight=False, soft_wrap=True)
 
 
 def _framework(name: str) -> Framework:

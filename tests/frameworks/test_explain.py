@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import re
 
 import numpy as np
@@ -101,24 +102,34 @@ def test_gates_alone_are_blocks_too(framework):
 
 def test_a_model_that_got_its_attention_by_insertion(framework):
     """Behind the last norm of each block, as a network has it that is built with attention."""
-    architecture, weights, x, asked = subject("small")
-    if not hasattr(framework, "insert"):
-        pytest.skip("keras inserts into functional models: test_keras_insert.py")
+    architecture, weights, x, _ = subject("small")
     plain = dataclasses.replace(architecture, attention=None, spec=())
     network = framework.build("Backbone", plain, dtype="float64")
     own = {name: array for name, array in weights.items() if "attention" not in name}
     framework.package.load_canonical(network, own)
     ((path, spec),) = architecture.attentions()
-    network = framework.insert(network, "*.norm2", spec, x, init="kaiming_fan_out", seed=5)
-    new = initial_at("stage1.block0.norm2", spec, "kaiming_fan_out", seed=5)
-    inserted = own | {f"{path}.{name}": array.astype(float) for name, array in new.items()}
-    found, cams = framework.explain(network, x, asked)
-    maps = reference_network.attention_maps(architecture, inserted, x)
-    cam = reference_network.grad_cam(architecture, inserted, x, *asked[0])
-    names = {f"stage1.block0.norm2.cbam.{kind}": kind for kind in ("channel", "spatial")}
-    assert list(found) == list(names)
-    assert_equal(found, {name: maps[f"{path}.{kind}"] for name, kind in names.items()}, 1e-12)
-    assert_equal({"": cams[0]}, {"": cam}, 1e-12)
+    place, inserted = framework.PLACE
+    network = framework.insert(network, place, spec, x, init="kaiming_fan_out", seed=5)
+    new = initial_at(place, spec, "kaiming_fan_out", seed=5)
+    whole = own | {f"{path}.{name}": array.astype(float) for name, array in new.items()}
+    found, (cam,) = framework.explain(network, x, ((2, inserted),))
+    maps = reference_network.attention_maps(architecture, whole, x)
+    kinds = ("channel", "spatial")
+    assert list(found) == [f"{inserted}.{kind}" for kind in kinds]
+    assert_equal(found, {f"{inserted}.{kind}": maps[f"{path}.{kind}"] for kind in kinds}, 1e-12)
+    expected_cam = reference_network.grad_cam(architecture, whole, x, 2, path)
+    assert_equal({"": cam}, {"": expected_cam}, 1e-12)
+
+
+def test_what_the_command_runs(framework):
+    architecture, weights, x, ((target,),) = subject("small")
+    run = importlib.import_module(framework.evaluate.__module__).explain_network
+    logits, found, cam = run(architecture, weights, x, target, dtype="float64")
+    maps, (expected_cam,) = expected("small")
+    assert list(found) == list(maps)
+    assert_equal(found, maps, 1e-12)
+    output = reference_network.run(architecture, weights, x).output
+    assert_equal({"": cam, "logits": logits}, {"": expected_cam, "logits": output}, 1e-12)
 
 
 def test_a_call_leaves_nothing_changed(framework):

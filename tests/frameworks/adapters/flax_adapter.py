@@ -17,8 +17,8 @@ from cbam_flax import ops, train
 from cbam_flax.evaluate import evaluate
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "explain",
-    "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
     "train_from_seed",
 ]  # fmt: skip
 
@@ -79,6 +79,10 @@ def explain(module, x, asked, compiled=False):
     is_compiled = compiled or isinstance(module, package.Backbone)
     maps, cams = (nnx.jit(run) if is_compiled else run)(module, jnp.asarray(x))
     return {name: np.asarray(gate) for name, gate in maps.items()}, [np.asarray(c) for c in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("stage1.block0.norm2", "stage1.block0.norm2.cbam")
 
 
 def insert(network, where, spec, x, **options):

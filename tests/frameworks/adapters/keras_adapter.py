@@ -13,8 +13,8 @@ from cbam_keras.evaluate import differentiate as _differentiate
 from cbam_keras.evaluate import evaluate, prepare
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "explain",
-    "gate", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
     "train_from_seed",
 ]  # fmt: skip
 
@@ -94,6 +94,40 @@ def explain(module, x, asked, compiled=False):
         run = jax.jit(run)
     maps, cams = run(keras.ops.convert_to_tensor(x))
     return {name: _numpy(gate) for name, gate in maps.items()}, [_numpy(cam) for cam in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("block02norm", "block02norm_cbam")
+
+
+def insert(network, where, spec, x, **options):
+    """A functional model that computes what the network does, with a CBAM behind what is meant.
+
+    The network has one basic block behind a stem for small pictures.
+    """
+    weights, shape = package.to_canonical(network), x.shape[1:]
+
+    def unit(x, path, number, size):
+        name = path.rpartition(".")[0].rpartition(".")[2] + number
+        kernel = weights[f"{path}conv{number}.kernel"]
+        settings = {"padding": "same", "use_bias": False, "dtype": "float64"}
+        conv = keras.layers.Conv2D(kernel.shape[-1], size, name=f"{name}conv", **settings)
+        norm = keras.layers.BatchNormalization(epsilon=1e-5, name=f"{name}norm", dtype="float64")
+        y = norm(conv(x))
+        conv.set_weights([kernel])
+        leaves = ("scale", "bias", "mean", "var")
+        norm.set_weights([weights[f"{path}norm{number}.{leaf}"] for leaf in leaves])
+        return y
+
+    inputs = keras.Input(shape, dtype="float64")
+    relu = keras.ops.relu
+    stem = relu(unit(inputs, "stem.", "", 3))
+    inner = unit(relu(unit(stem, "stage1.block0.", "1", 3)), "stage1.block0.", "2", 3)
+    block = relu(inner + unit(stem, "stage1.block0.projection.", "", 1))
+    head = keras.layers.Dense(weights["head.linear.bias"].size, dtype="float64")
+    model = keras.Model(inputs, head(keras.ops.mean(block, (1, 2))))
+    head.set_weights([weights["head.linear.kernel"], weights["head.linear.bias"]])
+    return package.insert_cbam(model, where, spec, **options)
 
 
 def surface(network):

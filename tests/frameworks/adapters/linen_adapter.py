@@ -24,8 +24,8 @@ from cbam_flax.linen import train
 from cbam_flax.linen.evaluate import evaluate
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "explain",
-    "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
     "train_from_seed",
 ]  # fmt: skip
 
@@ -154,6 +154,10 @@ def explain(bound, x, asked, compiled=False):
     run = jax.jit(run) if is_compiled else run
     maps, cams = run(bound.variables, jnp.asarray(x))
     return {name: np.asarray(gate) for name, gate in maps.items()}, [np.asarray(c) for c in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("stage1.block0.norm2", "stage1.block0.norm2.cbam")
 
 
 def insert(bound, where, spec, x, **options):

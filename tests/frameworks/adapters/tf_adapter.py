@@ -11,8 +11,8 @@ from cbam_tf.evaluate import evaluate
 from cbam_tf.weights import canonical_array, named_weights
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "explain",
-    "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
     "train_from_seed",
 ]  # fmt: skip
 
@@ -62,6 +62,10 @@ def explain(module, x, asked, compiled=False):
 
     maps, cams = (tf.function(run) if compiled else run)(tf.constant(x))
     return {name: gate.numpy() for name, gate in maps.items()}, [cam.numpy() for cam in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("stage1.block0.norm2", "stage1.block0.norm2.cbam")
 
 
 def insert(network, where, spec, x, **options):

@@ -13,8 +13,8 @@ from cbam_torch.evaluate import evaluate
 from cbam_torch.weights import canonical_array, named_weights
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "explain",
-    "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
     "train_from_seed",
 ]  # fmt: skip
 
@@ -93,6 +93,10 @@ def explain(module, x, asked, compiled=False):
         run = torch.compile(run, backend="eager", fullgraph=True) if compiled else run
         maps, cams = run(_first(x))
     return {name: _last(gate) for name, gate in maps.items()}, [cam.numpy() for cam in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("stage1.block0.norm2", "stage1.block0.norm2.cbam")
 
 
 def insert(network, where, spec, x, **options):
