@@ -108,8 +108,9 @@ def explain_network(
         pictures = tf.constant(x, dtype)
         maps = attention_maps(network, pictures) if architecture.attention else {}
         cam = grad_cam(network, pictures, target, at)
+        logits: Any = network(pictures)
         gates = {name: gate.numpy() for name, gate in maps.items()}
-        return network(pictures).numpy(), gates, cam.numpy()
+        return logits.numpy(), gates, cam.numpy()
 
 
 def _differentiate(

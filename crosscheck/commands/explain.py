@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import json as jsons
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.table import Table
 
 import cbam_core
 from cbam_core import ARCHITECTURES, Architecture, CheckpointError, initial_network
+from cbam_core.planning import plan
 from crosscheck import photograph
 from crosscheck.commands import options
 from crosscheck.commands.inspect import failed
@@ -25,17 +27,17 @@ from crosscheck.frameworks import FRAMEWORKS, Framework
 
 EXAMPLES = """[bold]Examples[/bold]
 
-cbam explain cat.jpg --weights RESNET50_CBAM.pth.tar          the architecture comes from the file
+cbam explain cat.jpg --weights RESNET50_CBAM.pth.tar
 
-cbam explain cat.jpg --weights net.safetensors --layer stage3 --target 281 --out cat
+cbam explain cat.jpg --weights net.safetensors --layer stage3 --target 281
 
-cbam explain cat.jpg --model resnet50                         drawn weights, to try it
+cbam explain cat.jpg --model resnet50            drawn weights, to try it
 
-cbam explain cat.jpg --weights net.safetensors --framework flax --json cat.json
+cbam explain cat.jpg --weights net.safetensors --framework flax --out cat
 
 [bold]Exit codes[/bold]
 
-0 written, 1 the weights can't be read, 2 the call was wrong
+0 written, 1 the weights can't be read or are no whole network, 2 the call was wrong
 """
 
 # What published weights of ImageNet expect of a picture in [0, 1].
@@ -53,9 +55,14 @@ def command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help=f"Without --weights: {', '.join(ARCHITECTURES)}, with drawn weights."),
+        typer.Option(
+            help=f"One of: {', '.join(ARCHITECTURES)}. The file of --weights tells it; without "
+            f"one, weights are drawn."
+        ),
     ] = None,
-    attention: Annotated[str, typer.Option(help="Of --model: cbam or se.")] = "cbam",
+    attention: Annotated[
+        str, typer.Option(help="Of a --model with drawn weights: cbam or se.")
+    ] = "cbam",
     layer: Annotated[
         str | None, typer.Option(help="Whose map Grad-CAM explains; the last stage if absent.")
     ] = None,
@@ -73,10 +80,13 @@ def command(
 ) -> None:
     """Draw what a network looks at in a picture: its gates, and Grad-CAM with and without them.
 
-    Written are spatial.png, Ms of the last block of each stage over the picture; channels.png, Mc
-    of the same blocks; grad_cam.png; and explain.png, all of them.
+    It writes spatial.png, channels.png (the gates of the last block of each stage), grad_cam.png,
+    and all of them in explain.png.
     """
     options.writable("--json", json)
+    if importlib.util.find_spec("matplotlib") is None:
+        message = 'it needs matplotlib, which is not installed; pip install "cbam[examples]"'
+        raise options.wrong("--out", message)
     if out.exists() and not out.is_dir():
         raise options.wrong("--out", f"{out} is a file; pass the path of a folder")
     chosen = _framework(framework)
@@ -161,27 +171,33 @@ def _network(
     weights: Path | None, model: str | None, attention: str
 ) -> tuple[Architecture, dict[str, np.ndarray], str]:
     """Architecture and weights of what is asked for, and what they are called."""
-    if (weights is None) == (model is None):
-        raise options.wrong(
-            "--weights", "pass the weights of a network, or --model for drawn ones, and not both"
-        )
-    if weights is None:
-        assert model is not None
-        (name,) = options.choices("--model", model, tuple(ARCHITECTURES))
-        (kind,) = options.choices("--attention", attention, ("cbam", "se"))
-        architecture = Architecture.named(name, attention=kind)
-        return architecture, _drawn(architecture), f"{name} with drawn weights, not trained ones"
+    if model is not None:
+        options.choices("--model", model, tuple(ARCHITECTURES))
+    if weights is not None:
+        return *_read(weights, model), weights.name
+    if model is None:
+        raise options.wrong("--weights", "pass the weights of a network, or --model for drawn ones")
+    (kind,) = options.choices("--attention", attention, ("cbam", "se"))
+    architecture = Architecture.named(model, attention=kind)
+    return architecture, _drawn(architecture), f"{model} with drawn weights, not trained ones"
+
+
+def _read(weights: Path, model: str | None) -> tuple[Architecture, dict[str, np.ndarray]]:
+    """The network of a file, which has to be a `model` if one is named."""
     try:
         found = cbam_core.read(weights)
+        architecture, values = found.architecture, found.weights
+        if model is not None:
+            plan(model, weights=found, spec=None, features_only=False, init=None, seed=0)
     except CheckpointError as error:
         raise failed(error) from None
     except (FileNotFoundError, ImportError, ValueError) as error:
-        raise options.wrong("--weights", str(error)) from None
-    if isinstance(found.network, str):
-        raise options.wrong("--weights", f"{weights} holds no whole network: {found.network}")
-    if found.architecture.attention is None:
+        raise options.wrong("--weights or --model", str(error)) from None
+    if architecture.attention is None:
         raise options.wrong("--weights", f"{weights} holds a network without attention")
-    return found.architecture, dict(found.network.weights), weights.name
+    if cbam_core.network_shapes(architecture).keys() - values.keys():
+        raise options.wrong("--weights", f"{weights} holds a network without a head")
+    return architecture, values
 
 
 def _drawn(architecture: Architecture) -> dict[str, np.ndarray]:

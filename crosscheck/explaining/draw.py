@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from skimage import color, transform
 
@@ -45,13 +46,13 @@ def write(found: Explanation, title: str, folder: Path) -> list[Path]:
 
 
 def _figure(
-    found: Explanation, title: str, rows: list[Callable[[Any, Explanation], None]], path: Path
+    found: Explanation, title: str, rows: Sequence[Callable[[Any, Explanation], None]], path: Path
 ) -> None:
     columns = max(4, 1 + len(found.shown))
     figure = plt.figure(
-        figsize=(PANEL * columns + 0.4, (PANEL + 1.1) * len(rows) + 0.5), layout="constrained"
+        figsize=(PANEL * columns + 0.4, (PANEL + 1.1) * len(rows) + 0.5),
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06),
     )
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     figure.suptitle(f"{title}\n{found.verdict}", fontsize="medium", x=0.01, ha="left")
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, draw in zip(parts, rows, strict=True):

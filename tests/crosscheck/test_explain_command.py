@@ -85,7 +85,8 @@ def test_what_the_network_does_not_have(digit, tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "pass the weights of a network, or --model for drawn ones, and not both"),
+        ("", "pass the weights of a network, or --model for drawn ones"),
+        (f"--weights {trained.PATH} --model resnet50", "resnet50"),
         ("--model resnet51", "'resnet51' is unknown; choose from resnet18"),
         ("--model resnet18 --attention none", "'none' is unknown; choose from cbam, se"),
         ("--model resnet18 --framework numpy", "'numpy' is unknown; choose from torch, tf"),

@@ -18,7 +18,9 @@ from tests import networks
 from tests.compare import assert_equal
 
 LIMITS = {"float64": 1e-12, "float32": 1e-5}
-SMALL = Architecture("basic", (1,), (4,), attention="cbam", stem="cifar", num_classes=3)
+SMALL = Architecture(
+    "basic", (1,), (4,), attention="cbam", spec={"reduction": 1}, stem="cifar", num_classes=3
+)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from cbam_core.slots import KERAS as CONVENTION
 from cbam_keras import ops, train
 from cbam_keras.evaluate import differentiate as _differentiate
 from cbam_keras.evaluate import evaluate, prepare
+from cbam_keras.layers import Conv2D, Linear
 
 __all__ = [
     "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
@@ -97,34 +98,33 @@ def explain(module, x, asked, compiled=False):
 
 
 # The last norm of a network of one block, and the CBAM that `insert` puts behind it.
-PLACE = ("block02norm", "block02norm_cbam")
+PLACE = ("last", "last_cbam")
 
 
 def insert(network, where, spec, x, **options):
     """A functional model that computes what the network does, with a CBAM behind what is meant.
 
-    The network has one basic block behind a stem for small pictures.
+    The network has one basic block behind a stem for small pictures; its norms are folded into the
+    convolutions, since Keras' own has not all digits of float64 everywhere.
     """
-    weights, shape = package.to_canonical(network), x.shape[1:]
+    weights = package.to_canonical(network)
 
-    def unit(x, path, number, size):
-        name = path.rpartition(".")[0].rpartition(".")[2] + number
-        kernel = weights[f"{path}conv{number}.kernel"]
-        settings = {"padding": "same", "use_bias": False, "dtype": "float64"}
-        conv = keras.layers.Conv2D(kernel.shape[-1], size, name=f"{name}conv", **settings)
-        norm = keras.layers.BatchNormalization(epsilon=1e-5, name=f"{name}norm", dtype="float64")
-        y = norm(conv(x))
-        conv.set_weights([kernel])
+    def unit(x, path, number, name):
         leaves = ("scale", "bias", "mean", "var")
-        norm.set_weights([weights[f"{path}norm{number}.{leaf}"] for leaf in leaves])
+        scale, bias, mean, var = (weights[f"{path}.norm{number}.{leaf}"] for leaf in leaves)
+        scale = scale / np.sqrt(var + 1e-5)
+        kernel = weights[f"{path}.conv{number}.kernel"]
+        conv = Conv2D(len(bias), len(kernel), padding="same", name=name, dtype="float64")
+        y = conv(x)
+        conv.set_weights([kernel * scale, bias - mean * scale])
         return y
 
-    inputs = keras.Input(shape, dtype="float64")
-    relu = keras.ops.relu
-    stem = relu(unit(inputs, "stem.", "", 3))
-    inner = unit(relu(unit(stem, "stage1.block0.", "1", 3)), "stage1.block0.", "2", 3)
-    block = relu(inner + unit(stem, "stage1.block0.projection.", "", 1))
-    head = keras.layers.Dense(weights["head.linear.bias"].size, dtype="float64")
+    inputs = keras.Input(x.shape[1:], dtype="float64")
+    stem = keras.ops.relu(unit(inputs, "stem", "", "stem"))
+    inner = keras.ops.relu(unit(stem, "stage1.block0", 1, "first"))
+    shortcut = unit(stem, "stage1.block0.projection", "", "shortcut")
+    block = keras.ops.relu(unit(inner, "stage1.block0", 2, "last") + shortcut)
+    head = Linear(weights["head.linear.bias"].size, dtype="float64")
     model = keras.Model(inputs, head(keras.ops.mean(block, (1, 2))))
     head.set_weights([weights["head.linear.kernel"], weights["head.linear.bias"]])
     return package.insert_cbam(model, where, spec, **options)
