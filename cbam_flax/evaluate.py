@@ -16,6 +16,7 @@ from cbam_core import Architecture, CBAMSpec, as_canonical
 from cbam_core.costs import is_statistic
 from cbam_flax.attention import CBAM
 from cbam_flax.backbones import Backbone
+from cbam_flax.explain import attention_maps, grad_cam
 from cbam_flax.weights import load_canonical, to_canonical
 
 
@@ -100,7 +101,7 @@ def evaluate_gates(
     device: str = "cpu",
     compiled: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+    """The attention maps of `spec` with `weights` on x (N, *S, C), as `evaluate` takes them.
 
     Returns:
         "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
@@ -108,13 +109,47 @@ def evaluate_gates(
     with jax.default_device(jax.devices(device)[0]):
         block = nnx.eval_shape(lambda: CBAM.from_spec(spec, param_dtype=dtype, rngs=nnx.Rngs(0)))
         load_canonical(block, weights)
-        block.set_attributes(use_running_average=True, raise_if_not_found=False)
-        _, channel, spatial = block.gates(jnp.asarray(x, dtype))
-    return {
-        f"gate:{name}": as_canonical(np.asarray(gate))
-        for name, gate in (("channel", channel), ("spatial", spatial))
-        if gate is not None
-    }
+        maps = attention_maps(block, jnp.asarray(x, dtype))
+    return {f"gate:{name}": as_canonical(np.asarray(gate)) for name, gate in maps.items()}
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    names: list[str] = []
+    with jax.default_device(jax.devices(device)[0]):
+        network = nnx.eval_shape(
+            lambda: Backbone(architecture, param_dtype=dtype, rngs=nnx.Rngs(0))
+        )
+        nnx.reseed(network, default=0)
+        load_canonical(network, weights)
+        network.eval()
+
+        @nnx.jit
+        def explain(network: Backbone, x: Array) -> Any:
+            maps = attention_maps(network, x) if architecture.attention else {}
+            names[:] = maps
+            return network(x), list(maps.values()), grad_cam(network, x, target, at)
+
+        found = explain(network, jnp.asarray(x, dtype))
+        logits, gates, cam = jax.tree.map(np.asarray, found)
+    return logits, dict(zip(names, gates, strict=True)), cam
 
 
 def _differentiate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from cbam_core import Architecture, CBAMSpec
 from cbam_core.costs import is_statistic
 from cbam_tf.attention import CBAM
 from cbam_tf.backbones import Backbone
+from cbam_tf.explain import attention_maps, grad_cam
 from cbam_tf.weights import canonical_array, load_canonical, named_weights
 
 
@@ -90,7 +92,7 @@ def evaluate_gates(
     device: str = "cpu",
     compiled: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+    """The attention maps of `spec` with `weights` on x (N, *S, C), as `evaluate` takes them.
 
     Returns:
         "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
@@ -98,13 +100,39 @@ def evaluate_gates(
     with tf.device(f"/{device.upper()}:0"):
         block = CBAM.from_spec(spec, dtype=getattr(tf, dtype))
         load_canonical(block, weights)
-        run = tf.function(block.gates, autograph=False) if compiled else block.gates
-        _, channel, spatial = run(tf.cast(x, dtype))
-    return {
-        f"gate:{name}": canonical_array(gate)
-        for name, gate in (("channel", channel), ("spatial", spatial))
-        if gate is not None
-    }
+        run = tf.function(attention_maps, autograph=False) if compiled else attention_maps
+        maps = run(block, tf.cast(x, dtype))
+    return {f"gate:{name}": canonical_array(gate) for name, gate in maps.items()}
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    with tf.device(f"/{device.upper()}:0"):
+        network = Backbone(architecture, dtype=getattr(tf, dtype))
+        load_canonical(network, weights)
+        pictures = tf.constant(x, dtype)
+        maps = attention_maps(network, pictures) if architecture.attention else {}
+        cam = grad_cam(network, pictures, target, at)
+        logits: Any = network(pictures)
+        gates = {name: gate.numpy() for name, gate in maps.items()}
+        return logits.numpy(), gates, cam.numpy()
 
 
 def _differentiate(

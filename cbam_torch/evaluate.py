@@ -13,6 +13,7 @@ from cbam_core import Architecture, CBAMSpec
 from cbam_core.costs import is_statistic
 from cbam_torch.attention import CBAM
 from cbam_torch.backbones import Backbone
+from cbam_torch.explain import attention_maps, grad_cam
 from cbam_torch.weights import canonical_array, load_canonical, named_weights, to_numpy
 
 
@@ -94,23 +95,49 @@ def evaluate_gates(
     device: str = "cpu",
     compiled: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+    """The attention maps of `spec` with `weights` on x (N, *S, C), as `evaluate` takes them.
 
     Returns:
         "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
     """
     options: dict[str, Any] = {"device": PLACES[device], "dtype": getattr(torch, dtype)}
-    block = CBAM.from_spec(spec, **options).eval()
+    block = CBAM.from_spec(spec, **options)
     load_canonical(block, weights)
     torch.compiler.reset()
-    run = torch.compile(block.gates, fullgraph=True, dynamic=False) if compiled else block.gates
+    run = torch.compile(attention_maps, fullgraph=True) if compiled else attention_maps
+    maps = run(block, channels_first(x).to(**options))
+    return {f"gate:{name}": _channels_last(gate) for name, gate in maps.items()}
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    options = {"device": PLACES[device], "dtype": getattr(torch, dtype)}
+    network = Backbone(architecture, **options).eval()
+    load_canonical(network, weights)
+    pictures = channels_first(x).to(**options)
     with torch.no_grad():
-        _, channel, spatial = run(channels_first(x).to(**options))
-    return {
-        f"gate:{name}": _channels_last(gate)
-        for name, gate in (("channel", channel), ("spatial", spatial))
-        if gate is not None
-    }
+        logits = network(pictures)
+    maps = attention_maps(network, pictures) if architecture.attention else {}
+    cam = grad_cam(network, pictures, target, at)
+    gates = {name: _channels_last(gate) for name, gate in maps.items()}
+    return to_numpy(logits), gates, to_numpy(cam)
 
 
 PLACES = {"cpu": "cpu", "gpu": "cuda"}

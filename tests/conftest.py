@@ -64,8 +64,8 @@ def pytest_ignore_collect(collection_path, config: pytest.Config) -> bool | None
         # framework's name for all.
         owner = collection_path.stem.split("_")[1]
         shared = (
-            "backbones", "conformance", "determinism", "digits", "files", "identify", "kernels",
-            "precision", "recorded", "training",
+            "backbones", "conformance", "determinism", "digits", "explain", "files", "identify",
+            "kernels", "precision", "recorded", "training",
         )  # fmt: skip
         return owner not in (*shared, name, name.partition("-")[0])
     return None

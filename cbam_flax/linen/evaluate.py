@@ -16,6 +16,7 @@ from cbam_core import Architecture, CBAMSpec, as_canonical
 from cbam_core.costs import is_statistic
 from cbam_flax.linen.attention import CBAM
 from cbam_flax.linen.backbones import Backbone
+from cbam_flax.linen.explain import attention_maps, grad_cam
 from cbam_flax.linen.weights import load_canonical, to_canonical
 
 Variables = dict[str, Any]
@@ -98,21 +99,52 @@ def evaluate_gates(
     device: str = "cpu",
     compiled: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The gates of `spec` with `weights` on x (N, *S, C) in evaluation, as `evaluate` takes them.
+    """The attention maps of `spec` with `weights` on x (N, *S, C), as `evaluate` takes them.
 
     Returns:
         "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), as far as the spec has them.
     """
     with jax.default_device(jax.devices(device)[0]):
-        block = CBAM.from_spec(spec, param_dtype=dtype, use_running_average=True)
+        block = CBAM.from_spec(spec, param_dtype=dtype)
         variables = load_canonical(block, weights)
-        gates: Any = block.apply(variables, jnp.asarray(x, dtype), method="gates")
-        _, channel, spatial = gates
-    return {
-        f"gate:{name}": as_canonical(np.asarray(gate))
-        for name, gate in (("channel", channel), ("spatial", spatial))
-        if gate is not None
-    }
+        maps = attention_maps(block, jnp.asarray(x, dtype), variables=variables)
+    return {f"gate:{name}": as_canonical(np.asarray(gate)) for name, gate in maps.items()}
+
+
+def explain_network(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    target: Any = None,
+    at: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """What a network says of pictures x (N, H, W, 3), and what it looks at.
+
+    Args:
+        target, at: see `grad_cam`.
+
+    Returns:
+        The logits (N, num_classes); the attention maps, channels last, of which a network without
+        attention has none; and Grad-CAM (N, H', W').
+    """
+    names: list[str] = []
+    with jax.default_device(jax.devices(device)[0]):
+        network = Backbone(architecture, param_dtype=dtype, use_running_average=True)
+
+        @jax.jit
+        def explain(variables: Any, x: Array) -> Any:
+            given = {"variables": variables}
+            maps = attention_maps(network, x, **given) if architecture.attention else {}
+            names[:] = maps
+            cam = grad_cam(network, x, target, at, **given)
+            return network.apply(variables, x), list(maps.values()), cam
+
+        found = explain(load_canonical(network, weights), jnp.asarray(x, dtype))
+        logits, gates, cam = jax.tree.map(np.asarray, found)
+    return logits, dict(zip(names, gates, strict=True)), cam
 
 
 def _without_dropout(

@@ -24,8 +24,9 @@ from cbam_flax.linen import train
 from cbam_flax.linen.evaluate import evaluate
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -138,6 +139,40 @@ def _step(network, variables, x, cotangent):
 
     y, pullback, updated = jax.vjp(run, variables["params"], x, has_aux=True)
     return y, *pullback(cotangent), updated
+
+
+def explain(bound, x, asked, compiled=False):
+    """The attention maps for x (N, *S, C), and the Grad-CAM of each (target, at) that is asked."""
+
+    def run(variables, x):
+        given = {"variables": variables}
+        cams = [linen.grad_cam(bound.module, x, *one, **given) for one in asked]
+        return linen.attention_maps(bound.module, x, **given), cams
+
+    # Of a network one program, which takes XLA a fifth of the time that its operations take.
+    is_compiled = compiled or isinstance(bound.module, linen.Backbone)
+    run = jax.jit(run) if is_compiled else run
+    maps, cams = run(bound.variables, jnp.asarray(x))
+    return {name: np.asarray(gate) for name, gate in maps.items()}, [np.asarray(c) for c in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("stage1.block0.norm2", "stage1.block0.norm2.cbam")
+
+
+def insert(bound, where, spec, x, **options):
+    """The network with a CBAM behind each module that is meant."""
+    options |= {"param_dtype": x.dtype, "call": {"use_running_average": True}}
+    return Bound(
+        *linen.insert_cbam(
+            bound.module, where, spec, variables=bound.variables, example=jnp.asarray(x), **options
+        )
+    )
+
+
+def surface(bound):
+    """What of its module a function that looks on may leave changed, beside weights."""
+    return repr(bound.module)
 
 
 def save(block, folder):

@@ -11,8 +11,9 @@ from cbam_tf.evaluate import evaluate
 from cbam_tf.weights import canonical_array, named_weights
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "train_from_seed",
 ]  # fmt: skip
 
 
@@ -50,6 +51,32 @@ def differentiate(network, x, cotangent, training=False, call=None):
 def gate(module, x):
     """module.gate(x) for x (N, *S, C)."""
     return module.gate(tf.constant(x)).numpy()
+
+
+def explain(module, x, asked, compiled=False):
+    """The attention maps for x (N, *S, C), and the Grad-CAM of each (target, at) that is asked."""
+
+    def run(x):
+        cams = [package.grad_cam(module, x, *one) for one in asked]
+        return package.attention_maps(module, x), cams
+
+    maps, cams = (tf.function(run) if compiled else run)(tf.constant(x))
+    return {name: gate.numpy() for name, gate in maps.items()}, [cam.numpy() for cam in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("stage1.block0.norm2", "stage1.block0.norm2.cbam")
+
+
+def insert(network, where, spec, x, **options):
+    """The network with a CBAM behind each module that is meant."""
+    return package.insert_cbam(network, where, spec, example=tf.constant(x), **options)
+
+
+def surface(network):
+    """What of its modules a function that looks on may leave changed, beside weights."""
+    modules = [(type(module), sorted(vars(module))) for module in network.submodules]
+    return tf.config.functions_run_eagerly(), modules
 
 
 def save(module, folder):

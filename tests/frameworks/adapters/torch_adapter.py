@@ -1,5 +1,7 @@
 """How the conformance test drives cbam_torch; arrays are NumPy, in canonical layout."""
 
+import contextlib
+
 import numpy as np
 import torch
 
@@ -11,8 +13,9 @@ from cbam_torch.evaluate import evaluate
 from cbam_torch.weights import canonical_array, named_weights
 
 __all__ = [
-    "CONVENTION", "LOADS", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate", "gate",
-    "kept", "package", "path", "save", "save_run", "train", "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
+    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
+    "train_from_seed",
 ]  # fmt: skip
 
 
@@ -76,6 +79,36 @@ def _first(x):
 
 def _last(y):
     return np.moveaxis(y.detach().numpy(), 1, -1)
+
+
+def explain(module, x, asked, compiled=False):
+    """The attention maps for x (N, *S, C), and the Grad-CAM of each (target, at) that is asked."""
+
+    def run(x):
+        cams = [package.grad_cam(module, x, *one) for one in asked]
+        return package.attention_maps(module, x), cams
+
+    whole = {"trace_autograd_ops": True}
+    with torch._dynamo.config.patch(whole) if compiled else contextlib.nullcontext():
+        run = torch.compile(run, backend="eager", fullgraph=True) if compiled else run
+        maps, cams = run(_first(x))
+    return {name: _last(gate) for name, gate in maps.items()}, [cam.numpy() for cam in cams]
+
+
+# The last norm of a network of one block, and the CBAM that `insert` puts behind it.
+PLACE = ("stage1.block0.norm2", "stage1.block0.norm2.cbam")
+
+
+def insert(network, where, spec, x, **options):
+    """The network with a CBAM behind each module that is meant."""
+    return package.insert_cbam(network, where, spec, example=_first(x), **options)
+
+
+def surface(network):
+    """What of its modules a function that looks on may leave changed, beside weights."""
+    gradients = [parameter.grad for parameter in network.parameters()]
+    modules = list(network.modules())
+    return gradients, [(m.training, id(m._forward_hooks), dict(m._forward_hooks)) for m in modules]
 
 
 def save(module, folder):
