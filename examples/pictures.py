@@ -73,16 +73,19 @@ class Pictures:
         """(size, size, 3) float32, normalised; augmented as in `epoch`, or not at all if None."""
         rng = None if epoch is None else np.random.default_rng([self.seed, 1, epoch, index])
         source = self.sources[index]
-        crop = cifar_crop(source, rng) if self.data != "folder" else crop_of(source, self.size, rng)
-        mean, deviation = NORMALS[self.data]
-        return (crop / np.float32(255) - np.float32(mean)) / np.float32(deviation)
+        if isinstance(source, Path):
+            crop = crop_of(source, self.size, rng)
+        else:
+            crop = cifar_crop(source, rng)
+        mean, deviation = np.array(NORMALS[self.data], np.float32)
+        return (crop / np.float32(255) - mean) / deviation
 
     def batch(self, indices: np.ndarray, epoch: int | None = None) -> Batch:
         """(N, size, size, 3) pictures and their labels."""
         return np.stack([self.picture(index, epoch) for index in indices]), self.labels[indices]
 
     def order(self, epoch: int, batch_size: int) -> np.ndarray:
-        """(steps, batch_size) indices of an epoch's batches; the few that fill none are left out."""
+        """(steps, batch_size) indices of an epoch's batches; those that fill none are left out."""
         steps = len(self) // batch_size
         shuffled = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self))
         return shuffled[: steps * batch_size].reshape(steps, batch_size)
@@ -105,8 +108,8 @@ def load(data: str, root: Path, size: int, seed: int) -> tuple[Pictures, Picture
     if train.classes != test.classes:
         apart = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(
-            f"{root / 'train'} and {root / 'val'} have not the same classes: {', '.join(apart[:3])} "
-            f"is in one of them only; give each class a folder of one name in both"
+            f"{root}/train and {root}/val have not the same classes: {', '.join(apart[:3])} in one "
+            f"of them only; give each class a folder of one name in both"
         )
     return train, test
 

@@ -13,6 +13,7 @@ but TensorBoard's are written beside their place and renamed, so that each is wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pictures import DATA, SIDE, Pictures
+from pictures import DATA, SIDE, Pictures, load
 
 from cbam_core import (
     ARCHITECTURES,
@@ -43,7 +44,7 @@ from cbam_core.atomic import whole_file
 IMAGENET = {"model": "resnet50", "epochs": 90, "drops": [30, 60], "batch_size": 256, "size": 224}
 CIFAR = {"model": "resnet18", "epochs": 200, "drops": [100, 150], "batch_size": 128, "size": SIDE}
 # What may be another where a run goes on.
-FREE = ("out", "root", "resume", "workers", "evaluate")
+FREE = ("out", "root", "epochs", "resume", "workers", "evaluate")
 
 DROP = 0.1
 
@@ -117,6 +118,23 @@ def architecture(args: argparse.Namespace, num_classes: int) -> Architecture:
     )
 
 
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What is wrong with a call is told in a line, without a traceback, and the exit code is 2."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@told()
+def data(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
+    """What is trained on, and what it is tested on."""
+    return load(args.data, args.root, args.size, args.seed)
+
+
+@told()
 def network(path: Path, num_classes: int) -> tuple[Architecture, dict[str, np.ndarray]]:
     """The network in a file of any dialect, and its canonical weights."""
     found = read(path)
@@ -165,6 +183,7 @@ class Run:
         drops: steps from which on the rate is a tenth of what it was before.
     """
 
+    @told()
     def __init__(self, args: argparse.Namespace, train: Pictures, *, writes: bool = True) -> None:
         self.args, self.train, self.writes = args, train, writes
         self.architecture = architecture(args, len(train.classes))
@@ -197,6 +216,7 @@ class Run:
             decayed="all",
         )
 
+    @told()
     def start(self) -> TrainingState:
         """Where the newest whole checkpoint stands, or the beginning."""
         found = newest(self.args.out)
@@ -231,7 +251,7 @@ class Run:
         trained: Mapping[str, float],
         tested: Mapping[str, float],
     ) -> None:
-        """Log a piece's loss, top1 and top5, in training and of the test, and write a checkpoint."""
+        """Log a piece's loss, top1 and top5, in training and testing, and write a checkpoint."""
         if not self.writes:
             return
         rate = self.rate(state.step - 1)

@@ -10,6 +10,7 @@ import argparse
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ import runs
 from flax import nnx
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from pictures import Batch, Pictures, load
+from pictures import Batch, Pictures
 
 import cbam_flax
 from cbam_core import Architecture
@@ -33,7 +34,7 @@ EVERYWHERE = NamedSharding(MESH, PartitionSpec())
 
 def main() -> None:
     args = runs.arguments(__doc__, "python examples/train_flax.py", jax.device_count())
-    train, test = load(args.data, args.root, args.size, args.seed)
+    train, test = runs.data(args)
     if args.evaluate:
         architecture, weights = runs.network(args.evaluate, len(test.classes))
         network = build(architecture, args)
@@ -75,12 +76,10 @@ def build(architecture: Architecture, args: argparse.Namespace) -> cbam_flax.Bac
 
 
 @nnx.jit
-def train_step(
-    network: cbam_flax.Backbone, optimizer: nnx.Optimizer, x: Array, labels: Array
-) -> Array:
+def train_step(network: Any, optimizer: nnx.Optimizer, x: Array, labels: Array) -> Array:
     """One step; the `sums` of its batch before it."""
 
-    def loss_of(network: cbam_flax.Backbone) -> tuple[Array, Array]:
+    def loss_of(network: Any) -> tuple[Array, Array]:
         found = sums(network(x), labels)
         return found[0] / len(labels), found
 

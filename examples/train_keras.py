@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import runs
 from keras import ops
-from pictures import Batch, Pictures, load
+from pictures import Batch, Pictures
 
 import cbam_keras
 from cbam_keras.train import load_state, to_state
@@ -26,7 +26,7 @@ VERBOSE = int(sys.stdout.isatty())
 
 def main() -> None:
     args = runs.arguments(__doc__, "KERAS_BACKEND=jax python examples/train_keras.py")
-    train, test = load(args.data, args.root, args.size, args.seed)
+    train, test = runs.data(args)
     if args.amp:
         keras.config.set_dtype_policy("mixed_bfloat16")
     if args.evaluate:

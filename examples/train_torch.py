@@ -14,7 +14,7 @@ import numpy as np
 import runs
 import torch
 import torch.nn.functional as F
-from pictures import Pictures, load
+from pictures import Pictures
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -31,7 +31,7 @@ DEVICE = torch.device("cuda", LOCAL_RANK) if torch.cuda.is_available() else torc
 
 def main() -> None:
     args = runs.arguments(__doc__, "torchrun --nproc-per-node gpu examples/train_torch.py", WORLD)
-    train, test = load(args.data, args.root, args.size, args.seed)
+    train, test = runs.data(args)
     if DEVICE.type == "cuda":
         torch.cuda.set_device(DEVICE)
     if WORLD > 1:
