@@ -22,6 +22,7 @@ from cbam_core.architectures import (
     Unit,
     network_shapes,
 )
+from cbam_core.explaining import checked_target, explained_path
 from cbam_core.inputs import check_pictures
 from cbam_core.pullbacks import (
     at,
@@ -51,11 +52,21 @@ class NetworkStep(Step):
     Attributes:
         statistics, gates: of all norms and attentions, under their paths.
         attended: path -> the map that the attention there is given.
-        features: the maps behind the stem and behind each stage, the last behind the tail.
+        maps: path -> the map that the layer, block or stage there gives.
+        map_pullback: from the gradient by the logits to that by each of `maps`.
     """
 
     attended: dict[str, Array]
-    features: tuple[Array, ...]
+    maps: dict[str, Array]
+    map_pullback: Callable[[Array], dict[str, Array]]
+
+    @property
+    def features(self) -> tuple[Array, ...]:
+        """The maps behind the stem and behind each stage, the last behind the tail."""
+        ends = [path for path in self.maps if "." not in path]
+        if ends[-1] == "tail":
+            ends.pop(-2)
+        return tuple(self.maps[path] for path in ends)
 
 
 def run(
@@ -85,7 +96,13 @@ def run(
 
     def quiet_pullback(cotangent: Array) -> tuple[Array, Gradients]:
         with np.errstate(all="ignore"):
-            return pullback(np.asarray(cotangent, np.float64))
+            dx, gradients = pullback(np.asarray(cotangent, np.float64))
+        return dx, {name: g for name, g in gradients.items() if name not in network.maps}
+
+    def map_pullback(cotangent: Array) -> dict[str, Array]:
+        with np.errstate(all="ignore"):
+            gradients = pullback(np.asarray(cotangent, np.float64))[1]
+        return {path: gradients[path] for path in network.maps}
 
     return NetworkStep(
         output,
@@ -93,8 +110,43 @@ def run(
         network.gates,
         quiet_pullback,
         network.attended,
-        tuple(network.features),
+        network.maps,
+        map_pullback,
     )
+
+
+def attention_maps(architecture: Architecture, weights: Weights, x: Array) -> dict[str, Array]:
+    """The gates of the network for x, as `attention_maps` of every package gives them.
+
+    Returns:
+        "PATH.channel", (N, 1, 1, C), and "PATH.spatial", (N, H, W, 1), of every attention.
+    """
+    return run(architecture, weights, x).gates
+
+
+def grad_cam(
+    architecture: Architecture,
+    weights: Weights,
+    x: Array,
+    target: Any = None,
+    at: str | None = None,
+) -> Array:
+    """Grad-CAM of the network for x, as `grad_cam` of every package gives it: (N, H, W).
+
+    Example:
+        >>> import numpy as np
+        >>> from cbam_core import initial_network
+        >>> small = Architecture("basic", (1, 1), (4, 8), attention="cbam", num_classes=10)
+        >>> grad_cam(small, initial_network(small), np.ones((1, 32, 32, 3)), target=3).shape
+        (1, 4, 4)
+    """
+    step = run(architecture, weights, x)
+    path = explained_path(at or f"stage{len(architecture.stages)}", step.maps, architecture)
+    shape = step.output.shape
+    chosen = step.output.argmax(1) if target is None else checked_target(target, *shape)
+    one_hot = np.broadcast_to(np.eye(architecture.num_classes)[chosen], shape)
+    alpha = step.map_pullback(one_hot)[path].mean(SPACE, keepdims=True)
+    return np.maximum((alpha * step.maps[path]).sum(-1), 0)
 
 
 class _Network:
@@ -105,22 +157,25 @@ class _Network:
         self.statistics: dict[str, Array] = {}
         self.gates: dict[str, Array] = {}
         self.attended: dict[str, Array] = {}
-        self.features: list[Array] = []
+        self.maps: dict[str, Array] = {}
 
     def __call__(self, x: Array):
         """head(tail(stages(stem(x))))."""
-        *stages, last = (self.stage(blocks) for blocks in self.architecture.stages)
+        stages = map(self.stage, self.architecture.stages)
         tail = self.attention("tail", self.architecture.tail_attention)
-        shown = map(self.shown, [self.stem(), *stages, _chain(last, tail)])
-        return _chain(*shown, self.head())(x)
+        return _chain(self.shown("stem", self.stem()), *stages, tail, self.head())(x)
 
-    def shown(self, layer: Layer) -> Layer:
-        """The layer, whose value is one of the features."""
+    def shown(self, path: str, layer: Layer) -> Layer:
+        """The layer, whose value is one of the maps, and the gradient by it under its path."""
 
         def show(x):
-            y, pullback = layer(x)
-            self.features.append(y)
-            return y, pullback
+            self.maps[path], pullback = layer(x)
+
+            def back(dy):
+                dx, gradients = pullback(dy)
+                return dx, gradients | {path: dy}
+
+            return self.maps[path], back
 
         return show
 
@@ -132,8 +187,9 @@ class _Network:
         return _chain(unit, _RELU, attention, pool)
 
     def stage(self, blocks: Sequence[Block]) -> Layer:
-        block = self.separable if self.architecture.kind == "separable" else self.residual
-        return _chain(*map(block, blocks))
+        build = self.separable if self.architecture.kind == "separable" else self.residual
+        path = blocks[0].path.partition(".")[0]
+        return self.shown(path, _chain(*(self.shown(b.path, build(b)) for b in blocks)))
 
     def residual(self, block: Block) -> Layer:
         """relu(attention(units(x)) + shortcut(x)), with a relu between the units."""
@@ -156,7 +212,7 @@ class _Network:
 
     def conv(self, unit: Unit) -> Layer:
         options = {"stride": unit.stride, "groups": unit.groups}
-        return lambda x: at(unit.conv, convolve, x, self.weights, **options)
+        return self.shown(unit.conv, lambda x: at(unit.conv, convolve, x, self.weights, **options))
 
     def norm(self, path: str) -> Layer:
         weights = under(path, self.weights)
@@ -170,7 +226,7 @@ class _Network:
             options = {"eps": NORM_EPS, "training": self.training}
             return at(path, batch_norm, x, self.weights, **options)
 
-        return normalise
+        return self.shown(path, normalise)
 
     def attention(self, path: str, spec: CBAMSpec | None) -> Layer:
         if spec is None:
@@ -183,7 +239,7 @@ class _Network:
             self.attended[path] = x
             return step.output, step.pullback
 
-        return lambda x: at(path, attend, x, self.weights)
+        return self.shown(path, lambda x: at(path, attend, x, self.weights))
 
     def head(self) -> Layer:
         """linear(avg over space), or linear(reduce([avg ; max over space]))."""

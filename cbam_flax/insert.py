@@ -73,7 +73,7 @@ def insert_cbam(
         >>> model.layers[1].cbam.channel.reduce.kernel.shape
         (8, 1)
     """
-    modules = _modules(model)
+    modules = modules_of(model)
     paths = chosen(where, modules, CBAM)
     for path in paths:
         if hasattr(modules[path], "cbam"):
@@ -139,7 +139,7 @@ def _put_behind(module: Any, refine: Callable[[Any], Any]) -> None:
     module.cbam = refine
 
 
-def _modules(model: nnx.Module) -> dict[str, nnx.Module]:
+def modules_of(model: nnx.Module) -> dict[str, nnx.Module]:
     return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
 
 
@@ -152,7 +152,7 @@ def _outputs(
 
     def run(state: nnx.State, *arguments: Any) -> None:
         copy = nnx.merge(graph, state, copy=True)
-        modules = _modules(copy)
+        modules = modules_of(copy)
         for path in paths:
             _put_behind(modules[path], functools.partial(_record, outputs[path]))
         copy(*arguments, **(call or {}))

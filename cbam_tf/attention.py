@@ -95,8 +95,8 @@ class ChannelAttention(tf.Module):
 
     def gate(self, x: tf.Tensor, spatial: tf.Tensor | None = None) -> tf.Tensor:
         """Mc (N, 1.., C) of x (N, *S, C), or of Ms * x, in at least float32."""
-        channel = self.attend(_accepted(self, x), _channels_last(self, spatial))[1]
-        return _like_input(self, channel)
+        channel = self.attend(accepted(self, x), _channels_last(self, spatial))[1]
+        return like_input(self, channel)
 
     def attend(self, x: tf.Tensor, spatial: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """x (N, *S, C), handed on as the primitives do, and Mc."""
@@ -108,8 +108,8 @@ class ChannelAttention(tf.Module):
         return x, ops.GATES[self.spec.gate](logits)[(slice(None), *[None] * self.spec.rank)]
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x, channel = self.attend(_accepted(self, x))
-        return _like_input(self, ops.scale(x, channel, kernels=self.kernels))
+        x, channel = self.attend(accepted(self, x))
+        return like_input(self, ops.scale(x, channel, kernels=self.kernels))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -215,8 +215,8 @@ class SpatialAttention(tf.Module):
         self, x: tf.Tensor, channel: tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
         """Ms (N, *S, 1) of x (N, *S, C), or of Mc * x, in at least float32."""
-        x, channel = _accepted(self, x, training), _channels_last(self, channel)
-        return _like_input(self, self.attend(x, channel, training)[1])
+        x, channel = accepted(self, x, training), _channels_last(self, channel)
+        return like_input(self, self.attend(x, channel, training)[1])
 
     def attend(
         self, x: tf.Tensor, channel: tf.Tensor | None = None, training: bool = False
@@ -229,8 +229,8 @@ class SpatialAttention(tf.Module):
         return x, ops.GATES[self.spec.gate](logits)
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x, spatial = self.attend(_accepted(self, x, training), training=training)
-        return _like_input(self, ops.scale(x, spatial=spatial, kernels=self.kernels))
+        x, spatial = self.attend(accepted(self, x, training), training=training)
+        return like_input(self, ops.scale(x, spatial=spatial, kernels=self.kernels))
 
     def __repr__(self) -> str:
         return _repr(self, "order")
@@ -349,9 +349,9 @@ class CBAM(tf.Module):
         return x, channel, spatial
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x, channel, spatial = self.gates(_accepted(self, x, training), training)
+        x, channel, spatial = self.gates(accepted(self, x, training), training)
         y = ops.scale(x, channel, spatial, residual=self.spec.residual, kernels=self.kernels)
-        return _like_input(self, y)
+        return like_input(self, y)
 
     def __repr__(self) -> str:
         return _repr(self)
@@ -424,7 +424,7 @@ def _repr(module: Any, *fixed: str) -> str:
     return f"{type(module).__name__}({module.spec.arguments(*fixed)}{data_format}{kernels})"
 
 
-def _accepted(module: Any, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+def accepted(module: Any, x: tf.Tensor, training: bool = False) -> tf.Tensor:
     """x, checked, in the layout (N, *S, C) in which the gates compute on every device."""
     x, axes = tf.convert_to_tensor(x), module.spec.rank + 2
     has_norm = module.spec.has_spatial_gate and module.spec.spatial_norm
@@ -467,7 +467,7 @@ def _checked_when_it_runs(module: Any, x: tf.Tensor, batch_statistics: bool) -> 
         return tf.identity(x)
 
 
-def _like_input(module: Any, x: tf.Tensor) -> tf.Tensor:
+def like_input(module: Any, x: tf.Tensor) -> tf.Tensor:
     """x (N, *S, C), or a gate, in the layout of the module's input."""
     if module.data_format == "channels_last":
         return x

@@ -69,7 +69,7 @@ def insert_cbam(
         >>> model.cbam.channel.reduce.kernel.shape
         TensorShape([8, 1])
     """
-    modules = _modules(model)
+    modules = modules_of(model)
     paths = chosen(where, modules, CBAM)
     for path in paths:
         if hasattr(modules[path], "cbam"):
@@ -86,7 +86,7 @@ def insert_cbam(
     for path, block in blocks.items():
         _put_behind(modules[path], block)
     for module in modules.values():
-        _forget_traces(module)
+        forget_traces(module)
     return model
 
 
@@ -100,7 +100,7 @@ def new_parameters(model: tf.Module) -> list[tf.Variable]:
         >>> len(new_parameters(model)), len(model.trainable_variables)
         (3, 5)
     """
-    modules = _modules(model).values()
+    modules = modules_of(model).values()
     blocks = [module.cbam for module in modules if isinstance(module, WithCBAM)]
     return [variable for block in blocks for variable in block.trainable_variables]
 
@@ -138,7 +138,7 @@ def _put_behind(module: Any, block: Callable[..., Any]) -> None:
     module.cbam = block
 
 
-def _modules(model: tf.Module) -> dict[str, Any]:
+def modules_of(model: tf.Module) -> dict[str, Any]:
     """Path -> module, each at the first of its paths."""
     found = model._flatten(predicate=lambda leaf: isinstance(leaf, tf.Module), with_path=True)
     modules, seen = {"": model}, {id(model)}
@@ -158,19 +158,19 @@ def _outputs(
     """What the modules in `places` return in a trace of the model, as symbolic tensors."""
     outputs: dict[str, list[Any]] = {path: [] for path in places}
     kinds = {path: type(module) for path, module in places.items()}
-    modules = _modules(model).values()
+    modules = modules_of(model).values()
     try:
         for path, module in places.items():
             _put_behind(module, functools.partial(_record, outputs[path]))
         for module in modules:
-            _forget_traces(module)
+            forget_traces(module)
         tf.function(lambda *arguments: model(*arguments, **call)).get_concrete_function(*example)
     finally:
         for path, module in places.items():
             module.__class__ = kinds[path]
             del module.cbam
         for module in modules:
-            _forget_traces(module)
+            forget_traces(module)
     return outputs
 
 
@@ -179,7 +179,7 @@ def _record(outputs: list[Any], output: Any, training: bool) -> Any:
     return output
 
 
-def _forget_traces(module: Any) -> None:
+def forget_traces(module: Any) -> None:
     """Have methods that are a tf.function traced again, in which modules have changed."""
     for kind in type(module).__mro__:
         for attribute in vars(kind).values():
