@@ -2,7 +2,8 @@
 # # CBAM in PyTorch, from a block to a trained network
 #
 # The cells run from top to bottom, in an editor that knows `# %%` or as a script. They need
-# `pip install "cbam[torch,h5,examples]"` and no file besides; what they write goes into a new folder.
+# `pip install "cbam[torch,h5,examples]"` and no other file. What they write goes
+# into a new folder.
 
 # %%
 import tempfile

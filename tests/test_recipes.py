@@ -349,3 +349,19 @@ def records(file: Path) -> list:
         found.append(Event.FromString(content[12 : 12 + length]))
         content = content[16 + length :]
     return found
+
+
+@pytest.mark.parametrize("framework", ["torch", "tf", "keras", "flax"])
+def test_the_walk_through_runs(framework, environment, tmp_path):
+    """In a folder that has nothing, and from which it leaves nothing."""
+    done = subprocess.run(
+        [sys.executable, ROOT / f"examples/walkthrough_{framework}.py"],
+        cwd=tmp_path,
+        env=environment | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "1786 of 1797 digits read right" in done.stdout
+    assert "stage1.block0.attention.spatial" in done.stdout
+    assert not list(tmp_path.iterdir())
