@@ -351,13 +351,16 @@ def records(file: Path) -> list:
     return found
 
 
-@pytest.mark.parametrize("framework", ["torch", "tf", "keras", "flax"])
-def test_the_walk_through_runs(framework, environment, tmp_path):
+# The optimizers of tf.keras are those of Keras's backend.
+@pytest.mark.parametrize(
+    ("framework", "backend"), [("torch", ""), ("tf", "tensorflow"), ("keras", "jax"), ("flax", "")]
+)
+def test_the_walk_through_runs(framework, backend, environment, tmp_path):
     """In a folder that has nothing, and from which it leaves nothing."""
     done = subprocess.run(
         [sys.executable, ROOT / f"examples/walkthrough_{framework}.py"],
         cwd=tmp_path,
-        env=environment | {"KERAS_BACKEND": "jax"},
+        env=environment | {"KERAS_BACKEND": backend},
         capture_output=True,
         text=True,
     )
