@@ -180,7 +180,7 @@ network_file = folder / "digits.safetensors"
 cbam_core.write(network_file, cbam_tf.to_canonical(network), network.architecture)
 found = cbam_core.read(network_file)
 expected = reference_network.run(found.architecture, found.weights, data.pictures[:8]).output
-logits = network(pictures[:8])
+logits = np.asarray(network(pictures[:8]))
 print("from the reference:", abs(logits - expected).max())
 assert abs(logits - expected).max() < 1e-3
 
