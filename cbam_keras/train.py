@@ -196,14 +196,19 @@ def load_state(
 def _slots(
     optimizer: keras.optimizers.Optimizer, parameters: Mapping[str, keras.Variable]
 ) -> Iterator[tuple[str, Any]]:
-    """(name, "KIND:NAME", and variable) of what the optimizer keeps for each parameter."""
+    """(name, "KIND:NAME", and variable) of what the optimizer keeps for each parameter.
+
+    By their names: `compile` and `fit` build an optimizer in the order of the model's variables.
+    """
     rate = optimizer.learning_rate
-    own = [v for v in optimizer.variables if v is not optimizer.iterations and v is not rate]
-    names, each = list(parameters), len(own) // len(parameters)
-    for place, slot in enumerate(own):
-        name = names[place // each]
-        prefix = parameters[name].path.replace("/", "_")
-        yield f"{slot.name.removeprefix(f'{prefix}_')}:{name}", slot
+    names = {parameter.path.replace("/", "_"): name for name, parameter in parameters.items()}
+    for slot in optimizer.variables:
+        if slot is optimizer.iterations or slot is rate:
+            continue
+        prefix = slot.name
+        while prefix and prefix not in names:
+            prefix = prefix.rpartition("_")[0]
+        yield f"{slot.name.removeprefix(f'{prefix}_')}:{names[prefix]}", slot
 
 
 def _parameters(network: keras.Model) -> dict[str, keras.Variable]:
