@@ -19,6 +19,7 @@ from crosscheck import trained
 from crosscheck.case import Case
 from crosscheck.cases import SELECTION
 from crosscheck.compare import Comparison, compare_pass
+from crosscheck.exporting.check import ExportPlan
 from crosscheck.faults import FAULTS, Fault
 from crosscheck.frameworks import Framework
 from crosscheck.process import Process
@@ -134,7 +135,7 @@ def plan_faults(cases: Iterable[Case]) -> list[Plan]:
 
 def check(
     frameworks: Sequence[Framework],
-    plans_of: Mapping[str, Sequence[Plan | TrainingPlan]],
+    plans_of: Mapping[str, Sequence[Plan | TrainingPlan | ExportPlan]],
     *,
     device: str = "cpu",
     processes: int | None = None,
@@ -188,7 +189,7 @@ def check(
 class _Judge:
     """Rows from results; each reference is computed once, for all frameworks."""
 
-    def __init__(self, plans: dict[str, Plan | TrainingPlan]) -> None:
+    def __init__(self, plans: dict[str, Plan | TrainingPlan | ExportPlan]) -> None:
         self.plans = plans
         self.expected: dict[str, dict[str, Any]] = {}
         self.lock = threading.Lock()

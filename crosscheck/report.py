@@ -20,6 +20,9 @@ DISTRIBUTIONS = {
     "keras": ("keras",),
     "jax": ("jax",),
     "flax": ("flax",),
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnxruntime",),
+    "litert": ("ai-edge-litert",),
 }
 
 

@@ -19,16 +19,18 @@ LIMIT = 1e-5
 # Of the pictures of the small networks.
 SIDE = 48
 
-_WIDE = {"hidden": 4, "mlp_bias": True, "spatial_bias": True, "spatial_norm": True}
 # Every gate, pool, order, descriptor and rank, in few blocks: each takes exporters seconds.
 BLOCKS = {
     "all-pools": CBAMSpec(
         16,
+        hidden=4,
+        mlp_bias=True,
+        spatial_bias=True,
+        spatial_norm=True,
         channel_pools=("avg", "max", "lp", "lse"),
         gate="hard_sigmoid",
         order="spatial_channel",
         residual=True,
-        **_WIDE,
     ),
     "conv-descriptor": CBAMSpec(
         16, hidden=4, gate="hard_sigmoid_keras2", order="parallel", spatial_descriptor="conv"

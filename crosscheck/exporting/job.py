@@ -1,4 +1,4 @@
-"""A file to write, and inputs to run it on, as they lie in a file between the judge and a worker."""
+"""A file to write and inputs to run it on, as they lie in a file between judge and worker."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ExportJob:
     def run(
         self, framework: Framework, device: str, fault: object
     ) -> tuple[dict[str, np.ndarray], str]:
-        """"output:NAME" of each input, channels last, and their dtype."""
+        """ "output:NAME" of each input, channels last, and their dtype."""
         form = next(one for one in FORMATS.values() if one.runtime.name == framework.name)
         with self._written(form) as path:
             run = form.module.load(path) if self.inputs else None

@@ -26,8 +26,9 @@ def write(
 
 def served(described: CBAMSpec | Architecture, weights: Mapping[str, np.ndarray]) -> tf.Module:
     """A module with a function `serve`, x (N, *S, C) -> {"y": y}, of whatever batch and size."""
-    is_network = isinstance(described, Architecture)
-    module = Backbone(described) if is_network else CBAM.from_spec(described)
+    module = (
+        Backbone(described) if isinstance(described, Architecture) else CBAM.from_spec(described)
+    )
     load_canonical(module, weights)
     shape = (*[None] * (rank_of(described) + 1), channels_of(described))
     signature = [tf.TensorSpec(shape, tf.float32, name="x")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +33,16 @@ def write(
     path.write_bytes(found.serialize())
 
 
-def _evaluation(described: CBAMSpec | Architecture, weights: Mapping[str, np.ndarray]) -> Callable[[Array], Array]:
+def _evaluation(
+    described: CBAMSpec | Architecture, weights: Mapping[str, np.ndarray]
+) -> Callable[[Array], Any]:
     """x (N, *S, C) -> y."""
 
     def build() -> Backbone | CBAM:
-        options = {"rngs": nnx.Rngs(0)}
-        is_network = isinstance(described, Architecture)
-        return Backbone(described, **options) if is_network else CBAM.from_spec(described, **options)
+        rngs = nnx.Rngs(0)
+        if isinstance(described, Architecture):
+            return Backbone(described, rngs=rngs)
+        return CBAM.from_spec(described, rngs=rngs)
 
     # Only the shapes: the values are those of the weights.
     module = nnx.eval_shape(build)
@@ -47,7 +51,7 @@ def _evaluation(described: CBAMSpec | Architecture, weights: Mapping[str, np.nda
     module.set_attributes(use_running_average=True, deterministic=True, raise_if_not_found=False)
     graph, state = nnx.split(module)
 
-    def run(x: Array) -> Array:
+    def run(x: Array) -> Any:
         return nnx.merge(graph, state)(x)
 
     return run
@@ -55,5 +59,5 @@ def _evaluation(described: CBAMSpec | Architecture, weights: Mapping[str, np.nda
 
 def load(path: Path) -> Run:
     """x (N, *S, C) -> y."""
-    run = jax.jit(export.deserialize(path.read_bytes()).call)
+    run = jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
     return lambda x: np.asarray(run(x))

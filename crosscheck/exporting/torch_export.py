@@ -28,8 +28,9 @@ def exported(
     described: CBAMSpec | Architecture, weights: Mapping[str, np.ndarray]
 ) -> torch.export.ExportedProgram:
     """x (N, C, *S) -> y, with every axis but the channels dynamic."""
-    is_network = isinstance(described, Architecture)
-    module = Backbone(described) if is_network else CBAM.from_spec(described)
+    module = (
+        Backbone(described) if isinstance(described, Architecture) else CBAM.from_spec(described)
+    )
     load_canonical(module, weights)
     rank = rank_of(described)
     example = torch.zeros(BATCH, channels_of(described), *[SIZE >> rank] * rank)
