@@ -98,8 +98,8 @@ def show(form: Format, target: Path, described: CBAMSpec | Architecture, console
 
 
 def _beside(weights: Path, form: Format) -> Path:
-    """net.safetensors -> net.onnx; a folder has no ending."""
-    name = weights.name.partition(".")[0]
+    """net.safetensors -> net.onnx, and net.pth.tar as well."""
+    name = Path(weights.name.removesuffix(".tar")).stem
     return weights.with_name(f"{name}{form.suffix}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,11 +72,16 @@ class ExportPlan:
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
-        """By its shape: all samples or one, the whole map or one that is cut off on each axis."""
+        """By its shape: all samples or one; of one also a single position.
+
+        The map is whole, or cut off on each of its axes.
+        """
         x = self.case.x
-        cut = tuple(slice(-axis) for axis in range(1, x.ndim - 1))
-        crops = itertools.product((x, x[:1]), ((), (slice(None), *cut)))
-        return {"x".join(map(str, one.shape)): one for one in (part[crop] for part, crop in crops)}
+        rank = x.ndim - 2
+        cut = (slice(None), *(slice(-axis) for axis in range(1, rank + 1)))
+        one = (slice(1), *[slice(1)] * rank)
+        found = [x, x[cut], x[:1], x[:1][cut], x[one]]
+        return {"x".join(map(str, part.shape)): part for part in found}
 
     @property
     def limits(self) -> Mapping[str, float]:

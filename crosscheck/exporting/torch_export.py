@@ -10,10 +10,7 @@ import torch
 
 from cbam_core import Architecture, CBAMSpec
 from cbam_torch import CBAM, Backbone, load_canonical
-from crosscheck.exporting.formats import Run, channels_of, rank_of
-
-# Of the example with which the program is traced; the first sizes that are no special case.
-BATCH, SIZE = 2, 64
+from crosscheck.exporting.formats import SIZE, Run, channels_of, rank_of
 
 
 def write(
@@ -33,9 +30,15 @@ def exported(
     )
     load_canonical(module, weights)
     rank = rank_of(described)
-    example = torch.zeros(BATCH, channels_of(described), *[SIZE >> rank] * rank)
+    example = torch.zeros(2, channels_of(described), *[SIZE[rank]] * rank)
     dynamic = dict.fromkeys((0, *range(2, rank + 2)), torch.export.Dim.DYNAMIC)
-    return torch.export.export(module.eval(), (example,), dynamic_shapes=(dynamic,))
+    # What is true of the example's sizes alone, that no map has one position say, would become a
+    # condition of the program; torch.onnx traces so too.
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        program = torch.export.export(module.eval(), (example,), dynamic_shapes=(dynamic,))
+    # With it go conditions on the layout of maps in memory, which no value depends on.
+    program.example_inputs = None
+    return program
 
 
 def load(path: Path) -> Run:
