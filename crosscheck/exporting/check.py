@@ -41,7 +41,7 @@ BLOCKS = {
     "spatial-volumes": CBAMSpec(16, order="spatial", rank=3, kernel_size=3, spatial_norm=True),
 }
 NETWORKS = {
-    "resnet": Architecture("basic", (1, 1), (8, 16), attention="cbam", num_classes=10),
+    "resnet": Architecture("basic", (1,), (8,), attention="cbam", num_classes=10),
     "mobilenet": Architecture("separable", (1,), (16,), attention="cbam", num_classes=10),
 }
 # And with --full, what no other network has.

@@ -34,7 +34,10 @@ def exported(
     dynamic = dict.fromkeys((0, *range(2, rank + 2)), torch.export.Dim.DYNAMIC)
     # What is true of the example's sizes alone, that no map has one position say, would become a
     # condition of the program; torch.onnx traces so too.
-    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+    oblivious = torch.fx.experimental._config.patch(  # type: ignore[attr-defined]
+        backed_size_oblivious=True
+    )
+    with oblivious:
         program = torch.export.export(module.eval(), (example,), dynamic_shapes=(dynamic,))
     # With it go conditions on the layout of maps in memory, which no value depends on.
     program.example_inputs = None

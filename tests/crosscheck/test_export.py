@@ -33,7 +33,7 @@ LOADS = {
     "tflite": {"ai_edge_litert"},
     "stablehlo": {"jax"},
 }
-NETWORK = Architecture("basic", (1, 1), (8, 16), attention="cbam", num_classes=10)
+NETWORK = Architecture("basic", (1,), (8,), attention="cbam", num_classes=10)
 FRAMEWORKS = {"torch", "tensorflow", "jax", "flax", "cbam_core", "cbam_torch", "cbam_tf"}
 
 
@@ -87,10 +87,11 @@ def test_what_is_checked_has_every_choice_in_it():
     assert {CBAMSpec.preset(name, **widths) for name in cbam_core.PRESETS} <= alike
 
 
-def test_inputs_have_two_batch_sizes_and_three_sizes_on_every_other_axis():
+def test_inputs_have_two_batch_sizes_and_further_sizes_on_every_axis_but_the_channels():
     for plan in checks.plan_exports():
-        sizes = [set(axis) for axis in zip(*(x.shape for x in plan.inputs.values()), strict=True)]
-        assert [len(axis) for axis in sizes] == [2, *[3] * (len(sizes) - 2), 1], plan.case.name
+        batch, *space, channels = zip(*(x.shape for x in plan.inputs.values()), strict=True)
+        assert (len(set(batch)), len(set(channels))) == (2, 1), plan.case.name
+        assert all(1 in axis and len(set(axis)) >= 2 for axis in space), plan.case.name
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +158,11 @@ def test_a_name_that_the_weights_have_is_accepted_and_another_is_not(tmp_path):
 
 
 def test_what_can_not_be_written_leaves_the_target_as_it_was(tmp_path):
-    target = tmp_path / "net.onnx"
+    target = tmp_path / "net.stablehlo"
     target.write_bytes(b"old")
-    with pytest.raises(ExportError, match=r"net\.onnx was not written: ValueError"):
-        export(CBAMSpec(8), {}, "onnx", target)
-    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    with pytest.raises(ExportError, match=r"net\.stablehlo was not written: ValueError"):
+        export(CBAMSpec(8), {}, "stablehlo", target)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.stablehlo"]
     assert target.read_bytes() == b"old"
 
 
@@ -210,7 +211,8 @@ def test_a_check_of_exports_has_its_own_inputs(option):
 
 
 def test_the_page_has_the_code_that_is_printed():
-    page = PAGE.read_text()
+    # There lines that import stand apart.
+    page = PAGE.read_text().replace("\n\n", "\n")
     for form in FORMATS.values():
         shape = "2, 3, 224, 224" if form.channel_axis == 1 else "2, 224, 224, 3"
         assert form.code.format(path=f"net{form.suffix}", shape=shape) in page, form.name
