@@ -44,7 +44,7 @@ def default_cases(image: Path | None = None) -> list[Case]:
     Args:
         image: a picture to take instead of scikit-image's astronaut.
     """
-    return [*trained.cases(), *_build(_default_plans(), image)]
+    return [*trained.cases(), *build(_default_plans(), image)]
 
 
 def full_cases(image: Path | None = None) -> list[Case]:
@@ -58,7 +58,7 @@ def full_cases(image: Path | None = None) -> list[Case]:
         plans += [_on(kind, name, preset) for kind in kinds]
         plans += [(variation, "relu", spec) for variation, spec in _variations(name, preset)]
     plans += [(name, "photo", spec) for name, spec in _presets(32)]
-    return [*trained.cases(), *_build(plans, image)]
+    return [*trained.cases(), *build(plans, image)]
 
 
 def _default_plans() -> list[Plan]:
@@ -80,7 +80,7 @@ def _on(kind: str, name: str, spec: CBAMSpec) -> Plan:
     return name, kind, spec.replace(channels=1, hidden=1) if kind == "one-channel" else spec
 
 
-def _build(plans: list[Plan], image: Path | None) -> list[Case]:
+def build(plans: list[Plan], image: Path | None = None) -> list[Case]:
     """The cases of `plans`, of those that run the same spec on the same input the first."""
     photo = photograph.feature_map(image, channels=32)
     distinct: dict[tuple[CBAMSpec, str], str] = {}

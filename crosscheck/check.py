@@ -19,6 +19,7 @@ from crosscheck import trained
 from crosscheck.case import Case
 from crosscheck.cases import PHOTOGRAPH, SELECTION
 from crosscheck.compare import Comparison, compare_pass
+from crosscheck.exporting.check import ExportPlan
 from crosscheck.faults import FAULTS, Fault
 from crosscheck.frameworks import Framework
 from crosscheck.maps import Maps
@@ -153,7 +154,7 @@ def plan_faults(cases: Iterable[Case]) -> list[Plan]:
 
 def check(
     frameworks: Sequence[Framework],
-    plans_of: Mapping[str, Sequence[Plan | TrainingPlan]],
+    plans_of: Mapping[str, Sequence[Plan | TrainingPlan | ExportPlan]],
     *,
     device: str = "cpu",
     processes: int | None = None,
@@ -213,7 +214,7 @@ class _Judge:
         maps: the gates of the passes that stop there, where they have the reference's shapes.
     """
 
-    def __init__(self, plans: dict[str, Plan | TrainingPlan]) -> None:
+    def __init__(self, plans: dict[str, Plan | TrainingPlan | ExportPlan]) -> None:
         self.plans = plans
         self.expected: dict[str, dict[str, Any]] = {}
         self.maps: list[Maps] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from crosscheck.commands import bench, check, convert, explain, identify, inspect, summary
+from crosscheck.commands import bench, check, convert, explain, export, identify, inspect, summary
 
 app = typer.Typer(
     help="CBAM in PyTorch, TensorFlow, Keras 3 and Flax: one meaning, proven equal.",
@@ -13,5 +13,5 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (bench, check, convert, explain, identify, inspect, summary):
+for module in (bench, check, convert, explain, export, identify, inspect, summary):
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)

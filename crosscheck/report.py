@@ -23,6 +23,9 @@ DISTRIBUTIONS = {
     "keras": ("keras",),
     "jax": ("jax",),
     "flax": ("flax",),
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnxruntime",),
+    "litert": ("ai-edge-litert",),
 }
 
 

@@ -22,6 +22,8 @@ import numpy as np
 from cbam_core import Architecture, CBAMSpec
 from cbam_core.pullbacks import named, under
 from crosscheck import exchange
+from crosscheck.exporting.formats import RUNTIMES
+from crosscheck.exporting.job import ExportJob
 from crosscheck.faults import Fault, Target, planted
 from crosscheck.frameworks import FRAMEWORKS, Framework
 from crosscheck.training.faults import ALL_FAULTS
@@ -102,14 +104,14 @@ _KINDS: dict[str, type[CBAMSpec | Architecture]] = {
 }
 
 
-def read(path: Path) -> Job | TrainingJob:
+def read(path: Path) -> Job | TrainingJob | ExportJob:
     arrays, facts = exchange.read(path)
-    kind = TrainingJob if "recipe" in facts else Job
+    kind = TrainingJob if "recipe" in facts else ExportJob if "export" in facts else Job
     return kind.of(path.name, arrays, facts)
 
 
 def run(
-    job: Job | TrainingJob, framework: Framework, device: str
+    job: Job | TrainingJob | ExportJob, framework: Framework, device: str
 ) -> tuple[dict[str, np.ndarray], dict]:
     """The job's arrays and facts about them: the output's dtype, or the error."""
     try:
@@ -124,7 +126,7 @@ def main(name: str, folder: Path, device: str) -> None:
     # What a library prints goes to standard error; the protocol has standard output for itself.
     protocol = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    framework = FRAMEWORKS[name]
+    framework = {**FRAMEWORKS, **RUNTIMES}[name]
     results = folder / name
     results.mkdir()
     try:

@@ -29,6 +29,8 @@ from crosscheck.check import (
     select_networks,
 )
 from crosscheck.commands import options
+from crosscheck.exporting.check import plan_exports
+from crosscheck.exporting.formats import RUNTIMES
 from crosscheck.faults import FAULTS
 from crosscheck.frameworks import FRAMEWORKS, Framework
 from crosscheck.networks import network_case
@@ -72,6 +74,8 @@ cbam check --train --faults                    faults that only training shows
 
 cbam check --train --relay 25                  a run that moves through the frameworks
 
+cbam check --exports                           files of `cbam export`, by their own runtimes
+
 [bold]Exit codes[/bold]
 
 0 all equal (with --faults: all caught), 1 a check failed, 2 the call was wrong
@@ -83,7 +87,8 @@ def command(
     frameworks: Annotated[
         str | None,
         typer.Option(
-            help=f"Comma-separated, of: {', '.join(FRAMEWORKS)}. All that are installed if absent."
+            help=f"Comma-separated, of: {', '.join(FRAMEWORKS)}; with --exports of: "
+            f"{', '.join(RUNTIMES)}. All that are installed if absent."
         ),
     ] = None,
     dtype: Annotated[
@@ -138,6 +143,13 @@ def command(
             min=1, help="Of --train: one run that changes framework after so many steps each."
         ),
     ] = None,
+    exports: Annotated[
+        bool,
+        typer.Option(
+            "--exports",
+            help="Files in every format of `cbam export`, each written and run by its runtime.",
+        ),
+    ] = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Frameworks that run at a time; one a core if absent.")
     ] = None,
@@ -152,6 +164,12 @@ def command(
     Each framework runs in a process of its own. The judge is a float64 NumPy reference that is
     derived from the equations alone.
     """
+    if exports and (train or faults or dtype or mode or model or image or device != "cpu"):
+        raise options.wrong(
+            "--exports",
+            "files run in evaluation, in float32 and on a CPU, on inputs of their own; leave "
+            "--train, --faults, --dtype, --mode, --model, --image and --device out",
+        )
     if train and (mode or model or image):
         raise options.wrong(
             "--train",
@@ -178,7 +196,7 @@ def command(
     options.writable("--json", json)
     options.writable("--report", report)
     _check_image(image)
-    chosen = _frameworks(frameworks)
+    chosen = _frameworks(frameworks, RUNTIMES if exports else FRAMEWORKS)
     rounds: Iterator[list[Any]]
     sample: Callable[..., Sequence[Any]]
     gates: list[Plan] = []
@@ -188,6 +206,8 @@ def command(
             plan_training_faults(runs) if faults else plan_training(runs, dtypes, steps or STEPS)
         )
         rounds, sample = iter([planned]), select_training
+    elif exports:
+        rounds, sample = iter([plan_exports(full=full)]), lambda plans, framework: plans
     elif model:
         made = _networks(model, attention or "cbam", size or photograph.SIDE, image)
         rounds, sample = (plan([case], dtypes, modes) for case in made), select_networks
@@ -270,20 +290,18 @@ def _check_image(path: Path | None) -> None:
         raise options.wrong("--image", str(error)) from None
 
 
-def _frameworks(names: str | None) -> list[Framework]:
+def _frameworks(names: str | None, known: Mapping[str, Framework]) -> list[Framework]:
     """Those asked for, which have to be installed; all that are installed if none is named."""
     if names is None:
-        installed = [framework for framework in FRAMEWORKS.values() if not framework.missing]
-        for framework in FRAMEWORKS.values():
+        installed = [framework for framework in known.values() if not framework.missing]
+        for framework in known.values():
             if framework.missing:
                 missing = ", ".join(framework.missing)
                 typer.echo(f"{framework.name} left out: {missing} is not installed", err=True)
         if not installed:
             raise options.wrong("--frameworks", 'none is installed; pip install "cbam[all]"')
         return installed
-    chosen = [
-        FRAMEWORKS[name] for name in options.choices("--frameworks", names, tuple(FRAMEWORKS))
-    ]
+    chosen = [known[name] for name in options.choices("--frameworks", names, tuple(known))]
     for framework in chosen:
         if framework.missing:
             raise options.wrong(
