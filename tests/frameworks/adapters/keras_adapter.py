@@ -105,7 +105,7 @@ def insert(network, where, spec, x, **options):
     """A functional model that computes what the network does, with a CBAM behind what is meant.
 
     The network has one basic block behind a stem for small pictures; its norms, which have no
-    biases and means, are a part of the convolutions, since Keras' own lose digits of float64.
+    biases and means, are a part of the convolutions, since Keras' own and its mean lose digits of float64.
     """
     weights = package.to_canonical(network)
 
@@ -124,8 +124,9 @@ def insert(network, where, spec, x, **options):
     shortcut = unit(stem, "stage1.block0.projection", "", "shortcut")
     block = keras.ops.relu(unit(inner, "stage1.block0", 2, "last") + shortcut)
     head = Linear(weights["head.linear.bias"].size, dtype="float64")
-    model = keras.Model(inputs, head(keras.ops.mean(block, (1, 2))))
-    head.set_weights([weights["head.linear.kernel"], weights["head.linear.bias"]])
+    model = keras.Model(inputs, head(keras.ops.sum(block, (1, 2))))
+    count = x.shape[1] * x.shape[2]
+    head.set_weights([weights["head.linear.kernel"] / count, weights["head.linear.bias"]])
     return package.insert_cbam(model, where, spec, **options)
 
 
