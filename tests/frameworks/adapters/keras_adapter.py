@@ -105,7 +105,8 @@ def insert(network, where, spec, x, **options):
     """A functional model that computes what the network does, with a CBAM behind what is meant.
 
     The network has one basic block behind a stem for small pictures; its norms, which have no
-    biases and means, are a part of the convolutions, since Keras' own and its mean lose digits of float64.
+    biases and means, are a part of the convolutions, since Keras' own lose digits of float64, as
+    its mean does.
     """
     weights = package.to_canonical(network)
 
