@@ -23,9 +23,8 @@ BAR, MEAN = "#3b5b92", "#c0504d"
 # How much of a picture a map over it covers.
 COVER = 0.62
 WITHOUT = (
-    "Grad-CAM of the same class, each of its own largest value. Without its gates: the same "
-    "weights with every gate\nleft out, as if it were 1; nothing was trained again, so these are "
-    "maps that the network was never trained on."
+    "Grad-CAM, each over its own largest value. Without its gates: the same weights, every gate "
+    "left out as if it were 1, not trained again"
 )
 
 

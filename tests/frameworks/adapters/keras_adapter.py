@@ -104,19 +104,19 @@ PLACE = ("last", "last_cbam")
 def insert(network, where, spec, x, **options):
     """A functional model that computes what the network does, with a CBAM behind what is meant.
 
-    The network has one basic block behind a stem for small pictures; its norms are folded into the
-    convolutions, since Keras' own has not all digits of float64 everywhere.
+    The network has one basic block behind a stem for small pictures; its norms, which have no
+    biases and means, are a part of the convolutions, since Keras' own lose digits of float64, as
+    its mean does.
     """
     weights = package.to_canonical(network)
 
     def unit(x, path, number, name):
-        leaves = ("scale", "bias", "mean", "var")
-        scale, bias, mean, var = (weights[f"{path}.norm{number}.{leaf}"] for leaf in leaves)
-        scale = scale / np.sqrt(var + 1e-5)
+        scale, var = (weights[f"{path}.norm{number}.{leaf}"] for leaf in ("scale", "var"))
         kernel = weights[f"{path}.conv{number}.kernel"]
-        conv = Conv2D(len(bias), len(kernel), padding="same", name=name, dtype="float64")
+        options = {"padding": "same", "use_bias": False, "name": name, "dtype": "float64"}
+        conv = Conv2D(len(scale), len(kernel), **options)
         y = conv(x)
-        conv.set_weights([kernel * scale, bias - mean * scale])
+        conv.set_weights([kernel * scale / np.sqrt(var + 1e-5)])
         return y
 
     inputs = keras.Input(x.shape[1:], dtype="float64")
@@ -125,8 +125,9 @@ def insert(network, where, spec, x, **options):
     shortcut = unit(stem, "stage1.block0.projection", "", "shortcut")
     block = keras.ops.relu(unit(inner, "stage1.block0", 2, "last") + shortcut)
     head = Linear(weights["head.linear.bias"].size, dtype="float64")
-    model = keras.Model(inputs, head(keras.ops.mean(block, (1, 2))))
-    head.set_weights([weights["head.linear.kernel"], weights["head.linear.bias"]])
+    model = keras.Model(inputs, head(keras.ops.sum(block, (1, 2))))
+    count = x.shape[1] * x.shape[2]
+    head.set_weights([weights["head.linear.kernel"] / count, weights["head.linear.bias"]])
     return package.insert_cbam(model, where, spec, **options)
 
 
