@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import subprocess
@@ -37,6 +38,11 @@ NETWORK = Architecture("basic", (1,), (8,), attention="cbam", num_classes=10)
 FRAMEWORKS = {"torch", "tensorflow", "jax", "flax", "cbam_core", "cbam_torch", "cbam_tf"}
 
 
+@functools.cache
+def planned():
+    return checks.plan_exports()
+
+
 def call(*arguments):
     """The command in this process, which has imported it already."""
     done = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "160"})
@@ -60,7 +66,7 @@ def rows(tmp_path_factory):
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_runtime_computes_what_the_reference_does(rows, runtime):
     own = [row for row in rows if row["framework"] == runtime]
-    cases = {plan.case.name: plan for plan in checks.plan_exports()}
+    cases = {plan.case.name: plan for plan in planned()}
     assert {(row["case"], row["quantity"]) for row in own} == {
         (name, f"output:{shape}") for name, plan in cases.items() for shape in plan.inputs
     }
@@ -88,7 +94,7 @@ def test_what_is_checked_has_every_choice_in_it():
 
 
 def test_inputs_have_two_batch_sizes_and_further_sizes_on_every_axis_but_the_channels():
-    for plan in checks.plan_exports():
+    for plan in planned():
         batch, *space, channels = zip(*(x.shape for x in plan.inputs.values()), strict=True)
         assert (len(set(batch)), len(set(channels))) == (2, 1), plan.case.name
         assert all(1 in axis and len(set(axis)) >= 2 for axis in space), plan.case.name
