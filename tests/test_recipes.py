@@ -26,6 +26,7 @@ from cbam_core import (
     read_state,
     write_state,
 )  # fmt: skip
+from crosscheck import cli
 from tests.compiling import QUICKLY
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,8 @@ TRAIN, TEST, BATCH = 40, 10, 8
 CLASSES = ("airplane", "bird", "cat")
 # Recipe -> the backend of Keras that it runs on.
 RECIPES = {"torch": "", "keras": "jax", "flax": ""}
+# Recipe -> a format that another framework writes.
+EXPORTS = {"torch": "tflite", "keras": "stablehlo", "flax": "onnx"}
 SMALL = ("--model", "resnet18", "--widen", "0.0625", "--batch-size", BATCH, "--save-every", 2)
 
 
@@ -142,6 +145,10 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(framework, start, tmp_path
     network = ("--evaluate", whole / "network.safetensors")
     said = ended(start(framework, "--data", "cifar10", "--batch-size", BATCH, *network))
     assert said.split() == figures.replace("test_", "").split()
+    exported = tmp_path / f"exported.{EXPORTS[framework]}"
+    command = ["export", "--weights", whole / "network.safetensors", "--out", exported]
+    cli.app(list(map(str, [*command, "--to", EXPORTS[framework]])), standalone_mode=False)
+    assert exported.stat().st_size
 
 
 def test_a_run_moves_to_the_other_frameworks(start, tmp_path):
