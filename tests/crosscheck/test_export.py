@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_inputs_have_two_batch_sizes_and_further_sizes_on_every_axis_but_the_cha
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The files of one network in all formats, and what the command printed."""
-    folder = tmp_path_factory.mktemp("written")
+    folder = tmp_path_factory.mktemp("written") / 'by "him" or \\none'
+    folder.mkdir()
     drawn = cbam_core.initial_network(NETWORK, "he_normal", seed=0)
     cbam_core.write(folder / "net.v1.safetensors", drawn, NETWORK)
     done = cbam("export", "--weights", folder / "net.v1.safetensors", "--to", ",".join(FORMATS))
@@ -121,7 +123,7 @@ def test_the_code_that_is_printed_runs_the_file_without_what_wrote_it(written, n
     folder, printed = written
     form = FORMATS[name]
     code = form.code.format(
-        path=folder / f"net.v1{form.suffix}",
+        path=str(folder / f"net.v1{form.suffix}"),
         shape="2, 3, 224, 224" if form.channel_axis == 1 else "2, 224, 224, 3",
     )
     assert code in printed
@@ -190,6 +192,19 @@ def test_a_wrong_call_says_why(tmp_path, arguments, code, message):
     done = call("export", *arguments, *weights, *out)
     assert done.exit_code == code, done.output
     assert message in done.words
+
+
+@pytest.mark.parametrize("form", ["onnx", "savedmodel"])
+def test_the_weights_are_not_overwritten(tmp_path, form):
+    path = tmp_path / "net"
+    shutil.copy(trained.PATH, path)
+    for out in (path, tmp_path / "." / "again"):
+        if out != path:
+            out.symlink_to(path)
+        done = call("export", "--weights", path, "--to", form, "--out", out)
+        assert done.exit_code == 2
+        assert f"{out.name} is --weights, which is kept; pass another" in done.words
+    assert path.read_bytes() == trained.PATH.read_bytes()
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
