@@ -341,7 +341,7 @@ def test_the_newest_whole_checkpoint_is_taken(modules, tmp_path, capsys):
     assert runs.newest(tmp_path).step == 9
     assert "the one before it is taken" in capsys.readouterr().err
     os.truncate(tmp_path / f"step-{9:08}.safetensors", 1000)
-    with pytest.raises(ValueError, match="holds no checkpoint that can be read: .*00010.*00009"):
+    with pytest.raises(ValueError, match=r"holds no checkpoint that can be read: .*10.*09"):
         runs.newest(tmp_path)
     assert not capsys.readouterr().err
 
