@@ -97,8 +97,11 @@ def from_pretrained(
         path = Path(download(str(name), FILE, local_files_only=local_files_only, **where))
     found = cbam_core.read(path)
     described = found.described
-    is_block = isinstance(described, CBAMSpec)
-    module = CBAM.from_spec(described, **options) if is_block else Backbone(described, **options)
+    module: Backbone | CBAM
+    if isinstance(described, CBAMSpec):
+        module = CBAM.from_spec(described, **options)
+    else:
+        module = Backbone(described, **options)
     shapes = shapes_of(module)
     if missing := [name for name in shapes if name not in found.weights]:
         raise CheckpointError(
