@@ -76,6 +76,12 @@ class Checkpoint:
         return next(iter(self.blocks.values())).spec
 
     @property
+    def described(self) -> Architecture | CBAMSpec:
+        """That of the whole network or of the one block; a CheckpointError if it is neither."""
+        is_block = isinstance(self.network, str) and len(self.blocks) == 1
+        return self.spec if is_block else self.architecture
+
+    @property
     def weights(self) -> dict[str, np.ndarray]:
         """Canonical weights: of the network or the one block; of several under their paths."""
         if isinstance(self.network, Network):

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 import cbam_core
+from cbam_core import CBAMSpec, CheckpointError
 from cbam_torch.attention import CBAM, ChannelAttention, SpatialAttention
 from cbam_torch.backbones import Backbone
 from cbam_torch.weights import load_canonical, shapes_of, to_canonical
@@ -78,23 +79,35 @@ def from_pretrained(
         options: of `Backbone` or `CBAM.from_spec`: device, dtype and so on.
 
     Raises:
+        NotADirectoryError: it is a file.
         FileNotFoundError: the folder has no model.safetensors.
         ImportError: it is a repository, and huggingface_hub is not installed.
-        CheckpointError: the file is damaged, or holds neither one block nor a network.
+        CheckpointError: the file is damaged, holds neither one block nor a network, or a network
+            without its head, which features_only=True does not ask for.
     """
+    if Path(name).is_file():
+        raise NotADirectoryError(
+            f"name={str(name)!r} is a file; pass the folder of a {FILE}, or load the file by the "
+            f"weights= of a factory"
+        )
     path = Path(name) / FILE
     if not Path(name).is_dir():
         where = {"revision": revision, "token": token, "cache_dir": cache_dir}
         download = _huggingface_hub().hf_hub_download
         path = Path(download(str(name), FILE, local_files_only=local_files_only, **where))
     found = cbam_core.read(path)
-    is_block = isinstance(found.network, str) and len(found.blocks) == 1
-    module = (
-        CBAM.from_spec(found.spec, **options)
-        if is_block
-        else Backbone(found.architecture, **options)
-    )
-    load_canonical(module, {name: found.weights[name] for name in shapes_of(module)})
+    described = found.described
+    module: Backbone | CBAM
+    if isinstance(described, CBAMSpec):
+        module = CBAM.from_spec(described, **options)
+    else:
+        module = Backbone(described, **options)
+    shapes = shapes_of(module)
+    if missing := [name for name in shapes if name not in found.weights]:
+        raise CheckpointError(
+            str(path), f"has no {', '.join(missing)}; pass features_only=True to go without a head"
+        )
+    load_canonical(module, {name: found.weights[name] for name in shapes})
     return module.eval()
 
 
@@ -111,6 +124,14 @@ def push_to_hub(
 
     A model card that says how to load it comes along where the repository has none.
 
+    Args:
+        module: a network or block of this package.
+        repo_id: the repository, "owner/name"; "name" is one of the token's owner.
+        commit_message: of the one commit.
+        private: whether a repository that is made is private; the owner's default if None.
+        token: see `huggingface_hub.HfApi`.
+        branch: the branch to upload to, which is made if there is none; the main one if None.
+
     Returns:
         The address of the commit.
 
@@ -122,6 +143,8 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(module, folder)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
         if not api.file_exists(repo_id, "README.md", revision=branch):
             card = CARD.format(described=_described(module), name=repo_id)
             (Path(folder) / "README.md").write_text(card)

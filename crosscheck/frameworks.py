@@ -40,8 +40,9 @@ class Framework:
 
     Attributes:
         name: as `cbam check --frameworks` takes it.
-        package: the package of this project that holds the block; its module `evaluate` has the
-            functions `prepare` and `evaluate` that a worker calls.
+        package: the package of this project that holds the block; its module `evaluate` has
+            `prepare`, `evaluate`, `evaluate_network` and, of attention maps, `evaluate_gates`,
+            which a worker calls, and `explain_network`, which `cbam explain` does.
         requires: the modules that have to be installed.
         extra: the extra of this project that installs them.
         library: the array library that the package computes with.

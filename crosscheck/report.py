@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cbam_core.atomic import whole_file
 from crosscheck.compare import Comparison
 from crosscheck.maps import Maps
 
@@ -152,12 +152,8 @@ class Report:
 
 def write_json(facts: dict[str, Any], path: Path) -> None:
     """Write what a report's `to_dict` has, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as beside:
         beside.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _finite(value: float) -> float | None:

@@ -187,7 +187,7 @@ def crop_of(path: Path, size: int, rng: np.random.Generator | None) -> np.ndarra
     from PIL import Image
 
     with Image.open(path) as image:
-        box = middle(image.size, size) if rng is None else random_box(image.size, rng)
+        box = middle(image.size) if rng is None else random_box(image.size, rng)
         crop = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
     pixels = np.asarray(crop)
     return pixels[:, ::-1] if rng is not None and rng.random() < 0.5 else pixels
@@ -207,11 +207,11 @@ def random_box(extent: tuple[int, int], rng: np.random.Generator) -> tuple[int, 
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.integers(0, (width - w, height - h), endpoint=True).tolist()
             return left, top, left + w, top + h
-    return middle(extent, 1, margin=1.0)
+    return middle(extent, margin=1.0)
 
 
-def middle(extent: tuple[int, int], size: int, margin: float = MARGIN) -> tuple[int, int, int, int]:
-    """The square in the middle that is a crop of `size` where the shorter side is margin * size."""
+def middle(extent: tuple[int, int], margin: float = MARGIN) -> tuple[int, int, int, int]:
+    """The square in a picture's middle; the picture's shorter side is `margin` times its side."""
     width, height = extent
     side = max(1, round(min(extent) / margin))
     left, top = (width - side) // 2, (height - side) // 2

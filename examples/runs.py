@@ -138,8 +138,6 @@ def data(args: argparse.Namespace) -> tuple[Pictures, Pictures]:
 def network(path: Path, num_classes: int) -> tuple[Architecture, dict[str, np.ndarray]]:
     """The network in a file of any dialect, and its canonical weights."""
     found = read(path)
-    if found.architecture is None:
-        raise ValueError(f"--evaluate={path} holds blocks and no whole network")
     if found.architecture.num_classes != num_classes:
         raise ValueError(
             f"--evaluate={path} tells {found.architecture.num_classes} classes apart, and the data "
@@ -340,10 +338,24 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> TrainingState | None:
-    """What stands in the newest checkpoint that is whole."""
+    """What stands in the newest checkpoint that is whole; None if there is no checkpoint.
+
+    Raises:
+        ValueError: there are some, and none can be read.
+    """
+    broken = []
     for path in checkpoints(folder):
         try:
-            return read_state(path)
+            found = read_state(path)
         except CheckpointError as error:
-            print(f"{error}; the one before it is taken", file=sys.stderr)
+            broken.append(str(error))
+            continue
+        for reason in broken:
+            print(f"{reason}; the one before it is taken", file=sys.stderr)
+        return found
+    if broken:
+        raise ValueError(
+            f"--out={folder} holds no checkpoint that can be read: {'; '.join(broken)}; pass "
+            f"another folder, or delete its checkpoints to begin anew"
+        )
     return None

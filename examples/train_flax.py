@@ -1,7 +1,7 @@
 """Train a network with CBAM in Flax, on CIFAR-10, CIFAR-100 or a folder such as ImageNet.
 
 Every batch is split over all devices of the machine. A run that was killed goes on with --resume,
-to the bits that it would have had; and so it does in the recipes of the other frameworks.
+on a CPU to the bits that it would have had; and so it does in the recipes of the other frameworks.
 """
 
 from __future__ import annotations

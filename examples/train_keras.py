@@ -1,7 +1,7 @@
 """Train a network with CBAM in Keras, on CIFAR-10, CIFAR-100 or a folder such as ImageNet.
 
-On the backend that KERAS_BACKEND names. A run that was killed goes on with --resume, to the bits
-that it would have had; and so it does in the recipes of the other frameworks.
+On the backend that KERAS_BACKEND names. A run that was killed goes on with --resume, on a CPU to
+the bits that it would have had; and so it does in the recipes of the other frameworks.
 """
 
 from __future__ import annotations

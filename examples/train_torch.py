@@ -1,7 +1,7 @@
 """Train a network with CBAM in PyTorch, on CIFAR-10, CIFAR-100 or a folder such as ImageNet.
 
-Processes that torchrun starts share each batch. A run that was killed goes on with --resume, to
-the bits that it would have had; and so it does in the recipes of the other frameworks.
+Processes that torchrun starts share each batch. A run that was killed goes on with --resume, on a
+CPU to the bits that it would have had; and so it does in the recipes of the other frameworks.
 """
 
 from __future__ import annotations

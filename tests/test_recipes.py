@@ -19,11 +19,14 @@ from PIL import Image
 
 from cbam_core import (
     Architecture,
+    CBAMSpec,
     Recipe,
     TrainingState,
     initial_network,
+    initial_weights,
     read,
     read_state,
+    write,
     write_state,
 )  # fmt: skip
 from crosscheck import cli
@@ -251,7 +254,7 @@ def test_every_part_of_a_crop_is_in_the_picture(modules):
             left, top, right, bottom = pictures.random_box(extent, rng)
             assert 0 <= left < right <= extent[0]
             assert 0 <= top < bottom <= extent[1]
-    assert pictures.middle((500, 256), 224) == (138, 16, 362, 240)
+    assert pictures.middle((500, 256)) == (138, 16, 362, 240)
 
 
 def python_version(folder: Path) -> None:
@@ -317,6 +320,10 @@ def test_wrong_calls_end_with_a_line(modules, root, tmp_path, monkeypatch, capsy
     digits = ROOT / "crosscheck/data/digits.safetensors"
     options = ("--batch-size", BATCH, "--lr", 0.01)
     assert "tells 10 classes apart, and the data have 3" in message(*options, "--evaluate", digits)
+    block = tmp_path / "block.safetensors"
+    write(block, initial_weights(CBAMSpec(8), seed=0), CBAMSpec(8))
+    options = ("--batch-size", BATCH, "--lr", 0.01, "--evaluate", block)
+    assert "holds no whole network" in message(*options)
     options = ("--batch-size", BATCH, "--resume")
     assert "has lr=0.01; pass the same to go on" in message(*options)
 
@@ -333,6 +340,10 @@ def test_the_newest_whole_checkpoint_is_taken(modules, tmp_path, capsys):
     os.truncate(path, 1000)
     assert runs.newest(tmp_path).step == 9
     assert "the one before it is taken" in capsys.readouterr().err
+    os.truncate(tmp_path / f"step-{9:08}.safetensors", 1000)
+    with pytest.raises(ValueError, match=r"holds no checkpoint that can be read: .*10.*09"):
+        runs.newest(tmp_path)
+    assert not capsys.readouterr().err
 
 
 def test_events_are_what_tensorboard_reads(modules, tmp_path):

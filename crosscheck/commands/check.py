@@ -119,7 +119,9 @@ def command(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="The whole grid: every preset and variation, also in torch-compile."
+            "--full",
+            help="The whole grid: every preset and variation, also in torch-compile; of --exports "
+            "every preset, and every value of a field.",
         ),
     ] = False,
     faults: Annotated[

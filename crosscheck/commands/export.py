@@ -33,8 +33,8 @@ cbam check --exports                                        what the files compu
 
 [bold]Exit codes[/bold]
 
-0 written, 1 the weights can't be read or the framework can't write them, 2 the call was wrong; in
-both cases the target is as it was
+0 written, 1 the weights can't be read or the framework can't write them, 2 the call was wrong; the
+target that could not be written is as it was, and of several formats those before it are written
 """
 
 
@@ -67,7 +67,7 @@ def command(
     targets = [out or _beside(weights, form) for form in formats]
     for form, target in zip(formats, targets, strict=True):
         _check_installed(form)
-        _check_target(form, target)
+        _check_target(form, target, weights)
     if model is not None:
         options.choices("MODEL", model, tuple(ARCHITECTURES))
     described, values = _read(weights, model)
@@ -113,7 +113,9 @@ def _check_installed(form: Format) -> None:
         )
 
 
-def _check_target(form: Format, target: Path) -> None:
+def _check_target(form: Format, target: Path, weights: Path) -> None:
+    if target.exists() and weights.exists() and target.samefile(weights):
+        raise options.wrong("--out", f"{target} is --weights, which is kept; pass another")
     if form.suffix:
         options.writable("--out", target)
         return
@@ -129,8 +131,7 @@ def _read(path: Path, model: str | None) -> tuple[CBAMSpec | Architecture, Weigh
             found = cbam_core.read(path)
         if model is not None:
             _check_model(found, model)
-        is_block = isinstance(found.network, str) and len(found.blocks) == 1
-        return found.spec if is_block else found.architecture, found.weights
+        return found.described, found.weights
     except CheckpointError as error:
         raise failed(error) from None
     except (OSError, ImportError, ValueError) as error:

@@ -100,7 +100,7 @@ class ExportPlan:
 
 
 def plan_exports(*, full: bool = False) -> list[ExportPlan]:
-    """The trained digits network, small networks and blocks; all blocks of the check if `full`."""
+    """The trained digits network, small networks and blocks; if `full`, those of `cbam check`."""
     architectures = {**NETWORKS, **(MORE_NETWORKS if full else {})}
     networks = [network_case(name, one, size=SIDE) for name, one in architectures.items()]
     blocks = _every_block() if full else cases.build([(n, "relu", s) for n, s in BLOCKS.items()])

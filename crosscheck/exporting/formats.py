@@ -102,7 +102,7 @@ FORMATS = {
             1,
             """\
 import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession("{path}")
+session = onnxruntime.InferenceSession({path!r})
 x = np.zeros(({shape}), np.float32)
 (y,) = session.run(None, {{"x": x}})
 print(y.shape)""",
@@ -115,7 +115,7 @@ print(y.shape)""",
             1,
             """\
 import torch
-network = torch.export.load("{path}").module()
+network = torch.export.load({path!r}).module()
 x = torch.zeros({shape})
 y = network(x)
 print(tuple(y.shape))""",
@@ -128,7 +128,7 @@ print(tuple(y.shape))""",
             -1,
             """\
 import tensorflow as tf
-network = tf.saved_model.load("{path}")
+network = tf.saved_model.load({path!r})
 x = tf.zeros(({shape}))
 y = network.serve(x)["y"]
 print(tuple(y.shape))""",
@@ -142,7 +142,7 @@ print(tuple(y.shape))""",
             """\
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-network = Interpreter("{path}").get_signature_runner()
+network = Interpreter({path!r}).get_signature_runner()
 y = network(x=np.zeros(({shape}), np.float32))["y"]
 print(y.shape)""",
             _runtime("litert", "tf", "ai_edge_litert"),
@@ -154,7 +154,7 @@ print(y.shape)""",
             -1,
             """\
 import jax, jax.export, pathlib
-network = jax.export.deserialize(pathlib.Path("{path}").read_bytes())
+network = jax.export.deserialize(pathlib.Path({path!r}).read_bytes())
 x = jax.numpy.zeros(({shape}))
 y = jax.jit(network.call)(x)
 print(y.shape)""",

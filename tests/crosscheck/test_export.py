@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_what_is_checked_has_every_choice_in_it():
         assert {getattr(spec, field) for spec in specs} == known, field
     assert {pool for spec in specs for pool in spec.channel_pools} == {"avg", "max", "lp", "lse"}
     full = {plan.case.described for plan in checks.plan_exports(full=True)}
+    assert f"{len(checks.plan_exports(full=True))} cases" in PAGE.read_text()
     widths = {"channels": 16, "hidden": 4, "kernel_size": 3}
     alike = {one.replace(**widths) for one in full if isinstance(one, CBAMSpec) and one.rank == 2}
     assert {CBAMSpec.preset(name, **widths) for name in cbam_core.PRESETS} <= alike
@@ -103,7 +105,8 @@ def test_inputs_have_two_batch_sizes_and_further_sizes_on_every_axis_but_the_cha
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The files of one network in all formats, and what the command printed."""
-    folder = tmp_path_factory.mktemp("written")
+    folder = tmp_path_factory.mktemp("written") / 'by "him" or none'
+    folder.mkdir()
     drawn = cbam_core.initial_network(NETWORK, "he_normal", seed=0)
     cbam_core.write(folder / "net.v1.safetensors", drawn, NETWORK)
     done = cbam("export", "--weights", folder / "net.v1.safetensors", "--to", ",".join(FORMATS))
@@ -121,7 +124,7 @@ def test_the_code_that_is_printed_runs_the_file_without_what_wrote_it(written, n
     folder, printed = written
     form = FORMATS[name]
     code = form.code.format(
-        path=folder / f"net.v1{form.suffix}",
+        path=str(folder / f"net.v1{form.suffix}"),
         shape="2, 3, 224, 224" if form.channel_axis == 1 else "2, 224, 224, 3",
     )
     assert code in printed
@@ -192,6 +195,19 @@ def test_a_wrong_call_says_why(tmp_path, arguments, code, message):
     assert message in done.words
 
 
+@pytest.mark.parametrize("form", ["onnx", "savedmodel"])
+def test_the_weights_are_not_overwritten(tmp_path, form):
+    path = tmp_path / "net"
+    shutil.copy(trained.PATH, path)
+    for out in (path, tmp_path / "." / "again"):
+        if out != path:
+            out.symlink_to(path)
+        done = call("export", "--weights", path, "--to", form, "--out", out)
+        assert done.exit_code == 2
+        assert f"{out.name} is --weights, which is kept; pass another" in done.words
+    assert path.read_bytes() == trained.PATH.read_bytes()
+
+
 def test_an_extra_that_is_missing_is_named(monkeypatch):
     from importlib import util
 
@@ -217,8 +233,9 @@ def test_a_check_of_exports_has_its_own_inputs(option):
 
 
 def test_the_page_has_the_code_that_is_printed():
-    # There lines that import stand apart.
+    # There lines that import stand apart, and quotes are those of the project's style.
     page = PAGE.read_text().replace("\n\n", "\n")
     for form in FORMATS.values():
         shape = "2, 3, 224, 224" if form.channel_axis == 1 else "2, 224, 224, 3"
-        assert form.code.format(path=f"net{form.suffix}", shape=shape) in page, form.name
+        code = form.code.format(path=f"net{form.suffix}", shape=shape)
+        assert code.replace("'", '"') in page, form.name

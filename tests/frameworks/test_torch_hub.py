@@ -81,6 +81,9 @@ def test_a_network_is_pushed_with_a_card_that_it_had_not(monkeypatch, network, t
             asked["repo"] = repo_id, private, exist_ok
             return SimpleNamespace(repo_id=f"somebody/{repo_id}")
 
+        def create_branch(self, repo_id, branch, exist_ok):
+            asked["branch"] = repo_id, branch, exist_ok
+
         def file_exists(self, repo_id, filename, revision):
             return False
 
@@ -95,6 +98,7 @@ def test_a_network_is_pushed_with_a_card_that_it_had_not(monkeypatch, network, t
     assert asked == {
         "token": "secret",
         "repo": ("digits", True, True),
+        "branch": ("somebody/digits", "next", True),
         "to": ("somebody/digits", "next"),
     }
     assert hub.from_pretrained(tmp_path / "uploaded").architecture == network.architecture
@@ -142,6 +146,22 @@ def test_what_can_not_be_loaded_is_not_saved(network, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         hub.from_pretrained(tmp_path)
+
+
+def test_what_is_in_no_folder_or_has_no_head_is_refused_by_name(network, tmp_path):
+    hub.save_pretrained(network, tmp_path)
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(NotADirectoryError, match=r"is a file; pass the folder of a model\.safe"):
+        hub.from_pretrained(file)
+    with safetensors.safe_open(file, "numpy") as opened:
+        facts = opened.metadata()
+    arrays = safetensors.numpy.load_file(file)
+    kept = {name: array for name, array in arrays.items() if not name.startswith("head.")}
+    safetensors.numpy.save_file(kept, file, facts)
+    with pytest.raises(cbam_core.CheckpointError, match=r"has no head\.linear\.kernel, head\."):
+        hub.from_pretrained(tmp_path)
+    features = hub.from_pretrained(tmp_path, features_only=True)
+    assert set(cbam_torch.to_canonical(features)) == set(kept)
 
 
 def test_torch_hub_builds_from_a_clone(tmp_path):
