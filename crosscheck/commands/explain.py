@@ -126,17 +126,22 @@ def explanation(
     target = int(logits[0].argmax()) if target is None else target
     plain = dataclasses.replace(architecture, attention=None, spec=())
     others = {name: weights[name] for name in cbam_core.network_shapes(plain)}
-    # A layer that is an attention itself is not there any more.
-    left = layer not in dict(architecture.attentions())
-    plain_logits, _, plain_cam = run(plain, others, x, target, layer if left else None)
+    last = f"stage{len(architecture.stages)}"
+    layer = layer or last
+    # An attention, or what is inside one, is not there any more.
+    paths = [path for path, _ in architecture.attentions()]
+    gone = any(layer == path or layer.startswith(f"{path}.") for path in paths)
+    plain_layer = last if gone else layer
+    plain_logits, _, plain_cam = run(plain, others, x, target, plain_layer)
     return Explanation(
         architecture,
         picture,
-        layer or f"stage{len(architecture.stages)}",
+        layer,
         target,
         logits[0],
         {name: gate[0] for name, gate in maps.items()},
         cam[0],
+        plain_layer,
         plain_logits[0],
         plain_cam[0],
     )

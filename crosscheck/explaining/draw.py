@@ -114,12 +114,11 @@ def _grad_cam(figure: Any, found: Explanation) -> None:
     # A map of zeros has no scale.
     cam, plain = (array / (array.max() or 1.0) for array in (found.cam, found.plain_cam))
     said = (percent(logits, found.target) for logits in (found.logits, found.plain_logits))
-    for axes, array, name, share in zip(
-        panels[1:3], (cam, plain), ("with its gates", "without its gates"), said, strict=True
-    ):
-        axes.set_title(f"{found.layer} {name}\nclass {found.target}: {share}", fontsize="small")
+    names = (f"{found.layer} with its gates", f"{found.plain_layer} without its gates")
+    for axes, array, name, share in zip(panels[1:3], (cam, plain), names, said, strict=True):
+        axes.set_title(f"{name}\nclass {found.target}: {share}", fontsize="small")
         _scale(figure, _over(axes, found, array, CAMS, (0, 1)), axes)
-    if cam.shape == plain.shape:
+    if found.layer == found.plain_layer:
         panels[3].set_title("what the gates change\nwith - without", fontsize="small")
         most = np.abs(cam - plain).max() or 1.0
         image = _over(panels[3], found, cam - plain, DIFFERENCES, (-most, most))

@@ -25,6 +25,8 @@ class Explanation:
         logits: (num_classes,).
         maps: "PATH.channel" (1, 1, C) and "PATH.spatial" (H', W', 1) of every attention.
         cam: (H', W').
+        plain_layer: the same layer where every gate is left out; the last stage if it is left out
+            with them.
         plain_logits, plain_cam: of the same weights with every gate left out.
     """
 
@@ -35,6 +37,7 @@ class Explanation:
     logits: np.ndarray
     maps: dict[str, np.ndarray]
     cam: np.ndarray
+    plain_layer: str
     plain_logits: np.ndarray
     plain_cam: np.ndarray
 
@@ -96,6 +99,7 @@ class Explanation:
             "predicted": int(self.logits.argmax()),
             "probability": probability(self.logits, self.target),
             "without": {
+                "layer": self.plain_layer,
                 "predicted": int(self.plain_logits.argmax()),
                 "probability": probability(self.plain_logits, self.target),
                 "grad_cam": self.plain_cam.tolist(),

@@ -7,12 +7,16 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from skimage import io
 from typer.testing import CliRunner
 
-from cbam_core import Architecture, reference_network, write
-from crosscheck import trained
+from cbam_core import Architecture, network_shapes, reference_network, write
+from crosscheck import photograph, trained
 from crosscheck.cli import app
+from crosscheck.commands.explain import explanation
+from crosscheck.explaining import draw
+from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.training.data import digits
 from tests import networks
 from tests.crosscheck.test_cli import cbam
@@ -53,10 +57,27 @@ def test_the_trained_network_on_a_digit(digit, tmp_path):
     for place, one in found["attentions"].items():
         np.testing.assert_allclose(one["spatial"], gates[f"{place}.spatial"][0, ..., 0], atol=1e-4)
         np.testing.assert_allclose(one["channel"], gates[f"{place}.channel"].ravel(), atol=1e-4)
-    plain = {name: array for name, array in weights.items() if "attention" not in name}
-    without = Architecture.from_dict({**architecture.to_dict(), "attention": None, "spec": {}})
-    cam = reference_network.grad_cam(without, plain, x, target=9)[0]
+    cam = reference_network.grad_cam(*bare(architecture, weights), x, target=9)[0]
+    assert found["without"]["layer"] == "stage3"
     np.testing.assert_allclose(found["without"]["grad_cam"], cam, atol=1e-5 * cam.max())
+
+
+@pytest.mark.parametrize(
+    "layer", ["stage2.block0.attention", "stage1.block0.attention.spatial.conv"]
+)
+def test_a_layer_that_goes_with_the_gates(digit, layer):
+    """Without them the last stage is explained, and said to be."""
+    found, x = explained(digit, layer)
+    assert (found.layer, found.plain_layer) == (layer, "stage3")
+    assert found.facts()["without"]["layer"] == "stage3"
+    without, plain = bare(*trained.network())
+    cam = reference_network.grad_cam(without, plain, x, target=9)[0]
+    np.testing.assert_allclose(found.plain_cam, cam, atol=1e-5 * cam.max())
+    figure = Figure()
+    draw._grad_cam(figure, found)
+    _, _, plain_panel, difference, *_ = figure.axes
+    assert plain_panel.get_title().startswith("stage3 without its gates")
+    assert difference.get_title() == ""
 
 
 def test_drawn_weights_a_class_and_a_layer(digit, tmp_path):
@@ -117,6 +138,20 @@ def test_what_is_no_picture_is_named(tmp_path):
         done = CliRunner().invoke(app, arguments, env={"COLUMNS": "1000"})
         assert done.exit_code == 2
         assert name in words(done.output)
+
+
+def bare(architecture, weights):
+    """The network without its attention."""
+    without = Architecture.from_dict({**architecture.to_dict(), "attention": None, "spec": {}})
+    return without, {name: weights[name] for name in network_shapes(without)}
+
+
+def explained(image, layer):
+    """What the command finds of the digit, and the digit as the network sees it."""
+    picture = photograph.load(image, 8)
+    x = (picture[None] - 0.305) / 0.376
+    network = trained.network()
+    return explanation(FRAMEWORKS["torch"], *network, picture, x, 9, layer), x
 
 
 def words(text: str) -> str:
