@@ -162,12 +162,12 @@ def show(found: Explanation, title: str, files: list[Path], console: Console) ->
 
 
 def _framework(name: str) -> Framework:
-    (chosen,) = options.choices("--framework", name, NAMES)
-    framework = FRAMEWORKS[chosen]
+    framework = FRAMEWORKS[options.choice("--framework", name, NAMES)]
     if framework.missing:
         raise options.wrong(
             "--framework",
-            f"{chosen} needs {', '.join(framework.missing)}; install cbam[{framework.extra}]",
+            f"{name} was asked for, and {', '.join(framework.missing)} is not installed; "
+            f'pip install "cbam[{framework.extra}]"',
         )
     return framework
 
@@ -177,12 +177,12 @@ def _network(
 ) -> tuple[Architecture, dict[str, np.ndarray], str]:
     """Architecture and weights of what is asked for, and what they are called."""
     if model is not None:
-        options.choices("--model", model, tuple(ARCHITECTURES))
+        options.choice("--model", model, tuple(ARCHITECTURES))
     if weights is not None:
         return *_read(weights, model), weights.name
     if model is None:
         raise options.wrong("--weights", "pass the weights of a network, or --model for drawn ones")
-    (kind,) = options.choices("--attention", attention, ("cbam", "se"))
+    kind = options.choice("--attention", attention, ("cbam", "se"))
     architecture = Architecture.named(model, attention=kind)
     return architecture, _drawn(architecture), f"{model} with drawn weights, not trained ones"
 

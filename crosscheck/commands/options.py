@@ -20,12 +20,16 @@ def wrong(option: str, message: str) -> typer.BadParameter:
     return typer.BadParameter(message, param_hint=option)
 
 
+def choice(option: str, name: str, known: Collection[str]) -> str:
+    """The one name."""
+    if name not in known:
+        raise wrong(option, f"{name!r} is unknown; choose from {', '.join(known)}")
+    return name
+
+
 def choices(option: str, text: str, known: Collection[str]) -> list[str]:
     """The comma-separated names in `text`, each once."""
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise wrong(option, f"{name!r} is unknown; choose from {', '.join(known)}")
+    names = [choice(option, name.strip(), known) for name in text.split(",")]
     return list(dict.fromkeys(names))
 
 
