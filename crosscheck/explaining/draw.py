@@ -35,12 +35,14 @@ def write(found: Explanation, title: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     rows = {"spatial": _spatial, "channels": _channels, "grad_cam": _grad_cam}
     files = []
-    for name, drawn in {
-        **{n: [d] for n, d in rows.items()},
-        "explain": list(rows.values()),
-    }.items():
-        files.append(folder / f"{name}.png")
-        _figure(found, title, drawn, files[-1])
+    # A $ in the name of a file is no formula.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        for name, drawn in {
+            **{n: [d] for n, d in rows.items()},
+            "explain": list(rows.values()),
+        }.items():
+            files.append(folder / f"{name}.png")
+            _figure(found, title, drawn, files[-1])
     return files
 
 

@@ -29,8 +29,9 @@ def digit(tmp_path):
     """The last 9 among the first ten digits, as a picture."""
     grey = digits().pictures[9]
     grey = (grey - grey.min()) / (grey.max() - grey.min())
-    io.imsave(tmp_path / "digit.png", np.uint8(255 * grey), check_contrast=False)
-    return tmp_path / "digit.png"
+    path = tmp_path / "$5_$digit.png"  # which would be a broken formula
+    io.imsave(path, np.uint8(255 * grey), check_contrast=False)
+    return path
 
 
 def test_the_trained_network_on_a_digit(digit, tmp_path):
@@ -84,7 +85,7 @@ def test_drawn_weights_a_class_and_a_layer(digit, tmp_path):
     arguments = "--model mobilenet --attention se --size 32 --target 3 --layer stage2.block1"
     done = cbam("explain", digit, *arguments.split(), "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "digit.png in mobilenet with drawn weights, not trained ones, torch" in done.stdout
+    assert "$5_$digit.png in mobilenet with drawn weights, not trained ones, torch" in done.stdout
     assert ", and 3 is explained; without its gates" in done.stdout
 
 
