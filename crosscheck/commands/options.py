@@ -56,6 +56,17 @@ def writable(option: str, path: Path | None) -> None:
         raise wrong(option, f"{path} is in a folder that can't be written to; pass another")
 
 
+def writable_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that can't be made or written into, before the work is done."""
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise wrong(option, f"{there} is a file; pass the path of a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise wrong(option, f"{there} is a folder that can't be written to; pass another")
+
+
 def repeated(context: typer.Context) -> str:
     """The command line that `context` was called by, without what it leaves at its default.
 

@@ -57,6 +57,12 @@ class Explanation:
             f"class {plain}: {percent(self.plain_logits, plain)}"
         )
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of it are numbers that can be drawn."""
+        found = (self.logits, self.cam, self.plain_logits, self.plain_cam, *self.maps.values())
+        return all(np.isfinite(array).all() for array in found)
+
     def spatial(self, path: str) -> np.ndarray | None:
         """Ms of an attention, (H', W'); None where it has none."""
         gate = self.maps.get(f"{path}.spatial")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from skimage import io
 from typer.testing import CliRunner
 
@@ -117,10 +120,12 @@ def test_what_the_network_does_not_have(digit, tmp_path, arguments, message):
         ("--model resnet18 --framework numpy", "'numpy' is unknown; choose from torch, tf"),
         ("--model resnet18 --mean red", "'red' is no number, nor three"),
         ("--model resnet18 --deviation 0", "'0' is no number, nor three"),
+        ("--model resnet18 --mean nan", "'nan' is no number, nor three"),
         ("--model resnet18 --out {digit}", "is a file; pass the path of a folder"),
+        ("--model resnet18 --out {digit}/under/it", "is a file; pass the path of a folder"),
+        ("--weights {digit}/under", "digit.png/under"),
         ("--weights {missing}", "missing.safetensors"),
         ("--weights {plain}", "holds a network without attention"),
-        ("--weights {digit}", "digit.png"),
     ],
 )
 def test_a_wrong_call_is_named(digit, tmp_path, arguments, message):
@@ -130,8 +135,32 @@ def test_a_wrong_call_is_named(digit, tmp_path, arguments, message):
     names["missing"] = tmp_path / "missing.safetensors"
     texts = arguments.format(**names).split()
     done = CliRunner().invoke(app, ["explain", str(digit), *texts], env={"COLUMNS": "1000"})
-    assert done.exit_code == (1 if texts[1:] == [str(digit)] else 2), done.output
+    assert done.exit_code == 2, done.output
     assert message in words(done.output)
+
+
+def test_what_can_t_be_explained_exits_with_1(digit, tmp_path):
+    weights = trained.network()[1]
+    headless = {name: array for name, array in weights.items() if not name.startswith("head")}
+    with safe_open(trained.PATH, "np") as file:
+        save_file(headless, tmp_path / "headless.safetensors", file.metadata())
+    for file, message in (
+        (digit, "is no weight file"),
+        (tmp_path / "headless.safetensors", "safetensors: holds a network without a head"),
+        (trained.PATH, "digits.safetensors gives numbers that are not finite"),
+    ):
+        arguments = f"--weights {file} --size 8 --deviation 1e-300 --out {tmp_path}".split()
+        done = CliRunner().invoke(app, ["explain", str(digit), *arguments], env={"COLUMNS": "1000"})
+        assert done.exit_code == 1, done.output
+        assert message in words(done.output)
+    assert not list(tmp_path.glob("explain.png"))
+
+
+def test_a_folder_that_can_t_be_written_to_is_refused_before_the_work(digit, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    done = CliRunner().invoke(app, ["explain", str(digit), "--model", "vgg", "--out", "new/one"])
+    assert done.exit_code == 2
+    assert "is a folder that can't be written to; pass another" in words(done.output)
 
 
 def test_what_is_no_picture_is_named(tmp_path):
