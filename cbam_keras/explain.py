@@ -27,7 +27,8 @@ from cbam_keras.attention import CBAM, ChannelAttention, SpatialAttention
 from cbam_keras.insert import is_graph
 from cbam_keras.layers import check_data_format
 
-Hook = Callable[[Any, tuple[Any, ...], Any], Any]
+Keywords = Mapping[str, Any]
+Hook = Callable[[Any, tuple[Any, ...], Keywords, Any], Any]
 
 
 def attention_maps(
@@ -61,8 +62,10 @@ def attention_maps(
     """
     calls: list[Any] = []
 
-    def record(path: str, block: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
-        calls.append((path, block.spec, *_gates(block, *arguments)))
+    def record(
+        path: str, block: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Tensor
+    ) -> None:
+        calls.append((path, block.spec, *_gates(block, *arguments, **keywords)))
 
     hooks = [
         (layer, functools.partial(record, path))
@@ -121,7 +124,7 @@ def grad_cam(
         """The sum of the classes' logits where the map is changed, and the changed map."""
         outputs: list[Any] = []
 
-        def swap(layer: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+        def swap(layer: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Any) -> Any:
             outputs.append(output)
             check_map(path, outputs)
             outputs[0] = change(output)
@@ -140,7 +143,7 @@ def grad_cam(
     return ops.relu(keras.ops.sum(alpha * a, channel_axis))
 
 
-def _gates(block: Any, x: Tensor, *_: Any) -> list[Tensor | None]:
+def _gates(block: Any, x: Tensor, *_: Any, **others: Any) -> list[Tensor | None]:
     """Mc and Ms of a block for its input."""
     x = block.accept(x)
     if isinstance(block, CBAM):
@@ -222,7 +225,7 @@ def _watched(layer: Any, hook: Hook) -> Callable[..., Any]:
     @functools.wraps(call)
     def watched(*arguments: Any, **keywords: Any) -> Any:
         output = call(*arguments, **keywords)
-        changed = hook(layer, arguments, output)
+        changed = hook(layer, arguments, keywords, output)
         return output if changed is None else changed
 
     return watched
