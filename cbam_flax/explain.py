@@ -23,7 +23,8 @@ from cbam_flax import ops
 from cbam_flax.attention import CBAM, ChannelAttention, SpatialAttention
 from cbam_flax.insert import modules_of
 
-Hook = Callable[[Any, tuple[Any, ...], Any], Any]
+Keywords = Mapping[str, Any]
+Hook = Callable[[Any, tuple[Any, ...], Keywords, Any], Any]
 
 
 def attention_maps(
@@ -60,8 +61,10 @@ def attention_maps(
     """
     calls: list[Any] = []
 
-    def record(path: str, block: Any, arguments: tuple[Any, ...], output: Array) -> None:
-        calls.append((path, block.spec, *_gates(block, *arguments)))
+    def record(
+        path: str, block: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Array
+    ) -> None:
+        calls.append((path, block.spec, *_gates(block, *arguments, **keywords)))
 
     hooks = {
         path: functools.partial(record, path)
@@ -116,7 +119,9 @@ def grad_cam(
         """The sum of the classes' logits where the map is perturbed, and the map."""
         outputs: list[Any] = []
 
-        def perturb(module: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+        def perturb(
+            module: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Any
+        ) -> Any:
             outputs.append(output)
             check_map(path, outputs)
             return output + perturbation
@@ -134,7 +139,7 @@ def grad_cam(
     return ops.relu((alpha * a).sum(-1))
 
 
-def _gates(block: Any, x: Array, *_: Any) -> list[Array | None]:
+def _gates(block: Any, x: Array, *_: Any, **others: Any) -> list[Array | None]:
     """Mc and Ms of a block for its input."""
     x = jnp.asarray(x, block.dtype)
     if isinstance(block, CBAM):
@@ -166,18 +171,18 @@ def _evaluate(
         module: Any = modules[path]
         kind: type[nnx.Module] = type(module)
         object.__setattr__(module, "__class__", _watched(kind))
-        module.hook = functools.partial(hook, module)
+        module._cbam_hook = functools.partial(hook, module)
     return copy(*(x if isinstance(x, tuple) else (x,)), **(call or {}))
 
 
 class Watched(nnx.Module):
     """What a module of any class becomes: the same, behind which a hook may change the output."""
 
-    hook: Callable[..., Any]
+    _cbam_hook: Callable[..., Any]
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         output = super().__call__(*arguments, **keywords)
-        changed = self.hook(arguments, output)
+        changed = self._cbam_hook(arguments, keywords, output)
         return output if changed is None else changed
 
 

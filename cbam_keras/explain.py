@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,9 +24,11 @@ from cbam_core.explaining import (
 )
 from cbam_keras import ops
 from cbam_keras.attention import CBAM, ChannelAttention, SpatialAttention
+from cbam_keras.insert import is_graph
 from cbam_keras.layers import check_data_format
 
-Hook = Callable[[Any, tuple[Any, ...], Any], Any]
+Keywords = Mapping[str, Any]
+Hook = Callable[[Any, tuple[Any, ...], Keywords, Any], Any]
 
 
 def attention_maps(
@@ -59,12 +62,14 @@ def attention_maps(
     """
     calls: list[Any] = []
 
-    def record(path: str, block: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
-        calls.append((path, block.spec, *_gates(block, *arguments)))
+    def record(
+        path: str, block: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Tensor
+    ) -> None:
+        calls.append((path, block.spec, *_gates(block, *arguments, **keywords)))
 
     hooks = [
         (layer, functools.partial(record, path))
-        for path, layer in _layers(model).items()
+        for path, layer in _layers(model, x, call).items()
         if isinstance(layer, CBAM | ChannelAttention | SpatialAttention)
     ]
     with _watching(hooks):
@@ -112,14 +117,14 @@ def grad_cam(
         (1, 2, 2)
     """
     channel_axis = 1 if check_data_format(data_format) == "channels_first" else -1
-    layers = _layers(model)
+    layers = _layers(model, x, call)
     path = explained_path(at, layers, model)
 
     def score(change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """The sum of the classes' logits where the map is changed, and the changed map."""
         outputs: list[Any] = []
 
-        def swap(layer: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+        def swap(layer: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Any) -> Any:
             outputs.append(output)
             check_map(path, outputs)
             outputs[0] = change(output)
@@ -138,7 +143,7 @@ def grad_cam(
     return ops.relu(keras.ops.sum(alpha * a, channel_axis))
 
 
-def _gates(block: Any, x: Tensor, *_: Any) -> list[Tensor | None]:
+def _gates(block: Any, x: Tensor, *_: Any, **others: Any) -> list[Tensor | None]:
     """Mc and Ms of a block for its input."""
     x = block.accept(x)
     if isinstance(block, CBAM):
@@ -164,11 +169,17 @@ def _evaluate(model: Any, x: Any, call: Mapping[str, Any] | None) -> Any:
     """model(x) in evaluation mode, where the model has modes."""
     has_modes = "training" in inspect.signature(model.call).parameters
     modes = {"training": False} if has_modes else {}
-    return model(*(x if isinstance(x, tuple) else (x,)), **{**modes, **(call or {})})
+    inputs = x if isinstance(x, tuple) else (x,)
+    # A graph of layers takes all of its inputs as one.
+    inputs = (inputs,) if is_graph(model) and len(inputs) > 1 else inputs
+    return model(*inputs, **{**modes, **(call or {})})
 
 
-def _layers(model: keras.layers.Layer) -> dict[str, Any]:
+def _layers(model: keras.layers.Layer, x: Any, call: Mapping[str, Any] | None) -> dict[str, Any]:
     """Path, of layers' names, -> layer, each at the first of its paths, and the model at ""."""
+    if not model.built:
+        # Its first call makes layers, and may call them without values.
+        _evaluate(model, x, call)
     layers, seen = {"": model}, {id(model)}
     for path, layer in _inside(model, ""):
         if id(layer) not in seen:
@@ -178,9 +189,18 @@ def _layers(model: keras.layers.Layer) -> dict[str, Any]:
 
 
 def _inside(layer: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    named: dict[str, Any] = {}
     for inner in layer._flatten_layers(include_self=False, recursive=False):
-        yield f"{prefix}{inner.name}", inner
-        yield from _inside(inner, f"{prefix}{inner.name}.")
+        named[_unused(inner.name, named)] = inner
+    for name, inner in named.items():
+        yield f"{prefix}{name}", inner
+        yield from _inside(inner, f"{prefix}{name}.")
+
+
+def _unused(name: str, names: Container[str]) -> str:
+    """The name itself, or with a number behind it where a layer beside it has it already."""
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(one for one in itertools.chain([name], numbered) if one not in names)
 
 
 @contextlib.contextmanager
@@ -205,7 +225,7 @@ def _watched(layer: Any, hook: Hook) -> Callable[..., Any]:
     @functools.wraps(call)
     def watched(*arguments: Any, **keywords: Any) -> Any:
         output = call(*arguments, **keywords)
-        changed = hook(layer, arguments, output)
+        changed = hook(layer, arguments, keywords, output)
         return output if changed is None else changed
 
     return watched

@@ -60,7 +60,7 @@ def insert_cbam(
         >>> model.get_layer("conv_cbam").spec.channels
         8
     """
-    if not (_is_graph(model) and model.built):
+    if not (is_graph(model) and model.built):
         raise ValueError(
             f"model={model!r} has no graph of layers; pass a functional model or a sequential one "
             f"that is built"
@@ -121,7 +121,7 @@ class InsertedCBAM(CBAM):
     """A CBAM that `insert_cbam` put into a model."""
 
 
-def _is_graph(layer: Any) -> bool:
+def is_graph(layer: Any) -> bool:
     """Whether the layer is a functional or sequential model, whose layers are places too."""
     is_functional = isinstance(layer, keras.Model) and hasattr(layer, "operations")
     return is_functional or isinstance(layer, keras.Sequential)
@@ -133,7 +133,7 @@ def _layers(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.l
         if isinstance(layer, keras.layers.InputLayer):
             continue
         yield f"{prefix}{layer.name}", layer
-        if _is_graph(layer):
+        if is_graph(layer):
             yield from _layers(layer, f"{prefix}{layer.name}.")
 
 
@@ -148,7 +148,7 @@ def _copy(
 
     def copied(layer: Any) -> Any:
         inside = f"{prefix}{layer.name}."
-        if _is_graph(layer) and any(path.startswith(inside) for path in paths):
+        if is_graph(layer) and any(path.startswith(inside) for path in paths):
             return _copy(layer, inside, paths, refine)
         return type(layer).from_config(layer.get_config())
 
@@ -173,7 +173,7 @@ def _copy_weights(
     modules: Mapping[str, keras.layers.Layer], copied: Mapping[str, keras.layers.Layer]
 ) -> None:
     for path, layer in modules.items():
-        if _is_graph(layer):
+        if is_graph(layer):
             continue
         for variable, new in zip(layer.variables, copied[path].variables, strict=True):
             new.assign(variable)

@@ -23,7 +23,8 @@ from cbam_tf.attention import CBAM, ChannelAttention, SpatialAttention, accepted
 from cbam_tf.insert import modules_of
 from cbam_tf.layers import CHANNEL_AXIS, check_data_format
 
-Hook = Callable[[Any, tuple[Any, ...], Any], None]
+Keywords = Mapping[str, Any]
+Hook = Callable[[Any, tuple[Any, ...], Keywords, Any], None]
 
 
 def attention_maps(
@@ -57,8 +58,10 @@ def attention_maps(
     """
     calls: list[Any] = []
 
-    def record(path: str, block: Any, arguments: tuple[Any, ...], output: tf.Tensor) -> None:
-        calls.append((path, block.spec, *_gates(block, *arguments)))
+    def record(
+        path: str, block: Any, arguments: tuple[Any, ...], keywords: Keywords, output: tf.Tensor
+    ) -> None:
+        calls.append((path, block.spec, *_gates(block, *arguments, **keywords)))
 
     hooks = [
         (module, functools.partial(record, path))
@@ -114,7 +117,7 @@ def grad_cam(
     path = explained_path(at, modules, model)
     outputs: list[Any] = []
 
-    def watch(module: Any, arguments: tuple[Any, ...], output: Any) -> None:
+    def watch(module: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Any) -> None:
         outputs.append(output)
         check_map(path, outputs)
         tape.watch(output)
@@ -135,7 +138,7 @@ def grad_cam(
     return tf.nn.relu(tf.reduce_sum(alpha * a, channel_axis))
 
 
-def _gates(block: Any, x: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
+def _gates(block: Any, x: tf.Tensor, *_: Any, **others: Any) -> list[tf.Tensor | None]:
     """Mc and Ms of a block for its input."""
     x = accepted(block, x)
     if isinstance(block, CBAM):
@@ -167,11 +170,11 @@ def _evaluate(model: Any, x: Any, call: Mapping[str, Any] | None) -> Any:
 class Watched(tf.Module):
     """What a module of any class is while it is watched: the same, with a hook behind it."""
 
-    hook: Callable[..., None]
+    _cbam_hook: Callable[..., None]
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         output = super().__call__(*arguments, **keywords)
-        self.hook(arguments, output)
+        self._cbam_hook(arguments, keywords, output)
         return output
 
 
@@ -191,10 +194,10 @@ def _watching(hooks: Sequence[tuple[Any, Hook]]) -> Iterator[None]:
         for (module, kind), (_, hook) in zip(kinds, hooks, strict=True):
             module.__class__ = _watched(kind)
             # Past TensorFlow's own, which would track it.
-            vars(module)["hook"] = functools.partial(hook, module)
+            vars(module)["_cbam_hook"] = functools.partial(hook, module)
         yield
     finally:
         for module, kind in kinds:
             module.__class__ = kind
-            vars(module).pop("hook", None)
+            vars(module).pop("_cbam_hook", None)
         tf.config.run_functions_eagerly(eagerly)

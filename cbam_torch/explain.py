@@ -24,7 +24,8 @@ from cbam_torch import ops
 from cbam_torch.attention import CBAM, ChannelAttention, SpatialAttention
 from cbam_torch.compiling import constant
 
-Hook = Callable[[Any, tuple[Any, ...], Any], Any]
+Keywords = Mapping[str, Any]
+Hook = Callable[[Any, tuple[Any, ...], Keywords, Any], Any]
 
 
 def attention_maps(
@@ -58,8 +59,10 @@ def attention_maps(
     """
     calls: list[Any] = []
 
-    def record(path: str, block: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
-        calls.append((path, block.spec, *_gates(block, *arguments)))
+    def record(
+        path: str, block: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Tensor
+    ) -> None:
+        calls.append((path, block.spec, *_gates(block, *arguments, **keywords)))
 
     modules = _modules(model)
     hooks = [
@@ -111,7 +114,7 @@ def grad_cam(
     path = explained_path(at, modules, modules[""])
     outputs: list[Any] = []
 
-    def cut(module: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+    def cut(module: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Any) -> Any:
         """Start a graph at the map, and hand on a copy that what follows may overwrite."""
         outputs.append(output)
         check_map(path, outputs)
@@ -131,7 +134,7 @@ def grad_cam(
     return F.relu((alpha * a).sum(1))
 
 
-def _gates(block: Any, x: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | None]:
+def _gates(block: Any, x: Tensor, *_: Any, **others: Any) -> tuple[Tensor | None, Tensor | None]:
     """Mc and Ms of a block for its input."""
     if isinstance(block, CBAM):
         return block.gates(x)[1:]
@@ -170,18 +173,23 @@ def _evaluating(
 ) -> Iterator[None]:
     """Evaluation mode with hooks behind those of some modules; all of it is undone at the end."""
     modes = [(module, module.training) for module in modules.values()]
-    before = [(module, module._forward_hooks) for module, _ in hooks]
+    before = [
+        (module, module._forward_hooks, module._forward_hooks_with_kwargs) for module, _ in hooks
+    ]
     try:
         for module, _ in modes:
             module.training = False
         for module, hook in hooks:
             # torch.compile can't trace register_forward_hook.
             module._forward_hooks = OrderedDict({**module._forward_hooks, -1: hook})
+            named = {**module._forward_hooks_with_kwargs, -1: True}
+            module._forward_hooks_with_kwargs = OrderedDict(named)
         with _uncompiled():
             yield
     finally:
-        for module, own in before:
+        for module, own, named in before:
             module._forward_hooks = own
+            module._forward_hooks_with_kwargs = named
         for module, mode in modes:
             module.training = mode
 

@@ -17,7 +17,9 @@ class Comparison:
     """One quantity of one pass, judged.
 
     Attributes:
-        quantity: "output", "grad:input", "grad:NAME" or "state:NAME".
+        quantity: "output", "grad:input", "grad:NAME" or "state:NAME" of a pass; "gate:channel" or
+            "gate:spatial" of attention maps; "loss", "grad:NAME", "weight:NAME", "state:NAME" or
+            "slot:NAME" of a training run.
         max_abs: the largest absolute difference.
         max_rel: the same over the reference's largest absolute value.
         limit: what max_rel may be.
@@ -74,8 +76,8 @@ def compare_pass(
     """Judge all quantities of one pass.
 
     Args:
-        limits: by the kind of quantity, the part before the colon: output, grad and state. A kind
-            that has none is not judged.
+        limits: by the kind of quantity, the part before the colon, such as grad. A kind that has
+            none is not judged.
     """
     largest = max(
         (_largest(array) for name, array in expected.items() if _kind(name) == "grad"), default=0.0

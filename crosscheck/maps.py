@@ -14,8 +14,8 @@ class Maps:
 
     Attributes:
         framework, case, dtype: what ran, and in what precision.
-        gates, expected: "channel", (N, 1.., C), and "spatial", (N, *S, 1), of the framework and
-            of the reference.
+        gates, expected: "gate:channel", (N, 1.., C), and "gate:spatial", (N, *S, 1), of the
+            framework and of the reference.
     """
 
     framework: str

@@ -22,7 +22,8 @@ from cbam_flax import ops
 from cbam_flax.linen.attention import CBAM, ChannelAttention, SpatialAttention
 from cbam_flax.linen.insert import WithCBAM
 
-Hook = Callable[[str, Any, tuple[Any, ...], Any], Any]
+Keywords = Mapping[str, Any]
+Hook = Callable[[str, Any, tuple[Any, ...], Keywords, Any], Any]
 
 
 def attention_maps(
@@ -63,9 +64,11 @@ def attention_maps(
     """
     calls: list[Any] = []
 
-    def record(path: str, block: Any, arguments: tuple[Any, ...], output: Array) -> None:
+    def record(
+        path: str, block: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Array
+    ) -> None:
         if isinstance(block, CBAM | ChannelAttention | SpatialAttention):
-            calls.append((path, block.spec, *_gates(block, *arguments)))
+            calls.append((path, block.spec, *_gates(block, *arguments, **keywords)))
 
     _evaluate(model, record, variables, x, call)
     return named_gates(calls, model)
@@ -114,7 +117,9 @@ def grad_cam(
     """
     found: dict[str, list[Any]] = {}
 
-    def record(path: str, module: Any, arguments: tuple[Any, ...], output: Any) -> None:
+    def record(
+        path: str, module: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Any
+    ) -> None:
         found.setdefault(path, []).append(jax.tree.map(jax.typeof, output))
 
     jax.eval_shape(lambda: _evaluate(model, record, variables, x, call))
@@ -125,7 +130,9 @@ def grad_cam(
         """The sum of the classes' logits where the map is perturbed, and the map."""
         outputs: list[Any] = []
 
-        def perturb(called: str, module: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+        def perturb(
+            called: str, module: Any, arguments: tuple[Any, ...], keywords: Keywords, output: Any
+        ) -> Any:
             if called != path:
                 return None
             outputs.append(output)
@@ -142,7 +149,7 @@ def grad_cam(
     return ops.relu((alpha * a).sum(-1))
 
 
-def _gates(block: Any, x: Array, *_: Any) -> list[Array | None]:
+def _gates(block: Any, x: Array, *_: Any, **others: Any) -> list[Array | None]:
     """Mc and Ms of a block for its input."""
     x = jnp.asarray(x, block.dtype)
     if isinstance(block, CBAM):
@@ -183,7 +190,7 @@ def _evaluate(
         if context.method_name != "__call__":
             return output
         path = ".".join(context.module.path)
-        changed = hook(path, context.module, arguments, output)
+        changed = hook(path, context.module, arguments, keywords, output)
         return output if changed is None else changed
 
     model, modes = _evaluating(model)

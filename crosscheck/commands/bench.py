@@ -109,9 +109,9 @@ def command(
     structure of the public modules; pytorchcv is measured where it is installed; copy and scale are
     the floor. A pass is forward, or training: forward and backward.
     """
-    options.choices("--framework", framework, tuple(MODES))
-    options.choices("--dtype", dtype, tuple(ITEM_SIZES))
-    options.choices("--device", device, ("cpu", "gpu"))
+    options.choice("--framework", framework, tuple(MODES))
+    options.choice("--dtype", dtype, tuple(ITEM_SIZES))
+    options.choice("--device", device, ("cpu", "gpu"))
     options.writable("--json", json)
     _check_plot(plot)
     if network and shape:
@@ -119,7 +119,7 @@ def command(
     if not network and (batch or size):
         raise options.wrong("--batch, --size", "only networks have these; pass --network too")
     if network:
-        options.choices("--network", network, tuple(ARCHITECTURES))
+        options.choice("--network", network, tuple(ARCHITECTURES))
     _check_installed(framework)
     chosen, left_out = _candidates(framework, candidates, bool(network))
     ways, unbuilt = _modes(framework, modes)

@@ -194,7 +194,7 @@ def command(
     known = TRAINING_DTYPES if train else NETWORK_LIMITS if model else LIMITS
     dtypes = options.choices("--dtype", dtype or "float64", known)
     modes = options.choices("--mode", mode or ",".join(cases.MODES), cases.MODES)
-    options.choices("--device", device, ("cpu", "gpu"))
+    options.choice("--device", device, ("cpu", "gpu"))
     options.writable("--json", json)
     options.writable("--report", report)
     _check_image(image)

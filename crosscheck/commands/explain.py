@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-import json as jsons
 import os
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,7 @@ from crosscheck.commands import options
 from crosscheck.commands.inspect import failed
 from crosscheck.explaining import Explanation
 from crosscheck.frameworks import FRAMEWORKS, Framework
+from crosscheck.report import write_json
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -87,8 +87,7 @@ def command(
     if importlib.util.find_spec("matplotlib") is None:
         message = 'it needs matplotlib, which is not installed; pip install "cbam[examples]"'
         raise options.wrong("--out", message)
-    if out.exists() and not out.is_dir():
-        raise options.wrong("--out", f"{out} is a file; pass the path of a folder")
+    options.writable_folder("--out", out)
     chosen = _framework(framework)
     architecture, values, origin = _network(weights, model, attention)
     picture = _picture(image, size)
@@ -99,6 +98,8 @@ def command(
     except ValueError as error:
         option = "--layer" if str(error).startswith("at=") else "--target"
         raise options.wrong(option, str(error).replace("at=", "--layer ", 1)) from None
+    if not found.is_finite:
+        raise failed(ValueError(f"{origin} gives numbers that are not finite"))
     from crosscheck.explaining import draw
 
     title = f"{image.name} in {origin}, {chosen.name}"
@@ -106,7 +107,7 @@ def command(
     if json is not None:
         facts = {"schema": 1, "image": str(image), "network": origin, "framework": chosen.name}
         facts |= found.facts() | {"files": [str(file) for file in files]}
-        json.write_text(jsons.dumps(facts, indent=1) + "\n")
+        write_json(facts, json)
     show(found, title, files, Console())
 
 
@@ -126,17 +127,22 @@ def explanation(
     target = int(logits[0].argmax()) if target is None else target
     plain = dataclasses.replace(architecture, attention=None, spec=())
     others = {name: weights[name] for name in cbam_core.network_shapes(plain)}
-    # A layer that is an attention itself is not there any more.
-    left = layer not in dict(architecture.attentions())
-    plain_logits, _, plain_cam = run(plain, others, x, target, layer if left else None)
+    last = f"stage{len(architecture.stages)}"
+    layer = layer or last
+    # An attention, or what is inside one, is not there any more.
+    paths = [path for path, _ in architecture.attentions()]
+    gone = any(layer == path or layer.startswith(f"{path}.") for path in paths)
+    plain_layer = last if gone else layer
+    plain_logits, _, plain_cam = run(plain, others, x, target, plain_layer)
     return Explanation(
         architecture,
         picture,
-        layer or f"stage{len(architecture.stages)}",
+        layer,
         target,
         logits[0],
         {name: gate[0] for name, gate in maps.items()},
         cam[0],
+        plain_layer,
         plain_logits[0],
         plain_cam[0],
     )
@@ -157,12 +163,12 @@ def show(found: Explanation, title: str, files: list[Path], console: Console) ->
 
 
 def _framework(name: str) -> Framework:
-    (chosen,) = options.choices("--framework", name, NAMES)
-    framework = FRAMEWORKS[chosen]
+    framework = FRAMEWORKS[options.choice("--framework", name, NAMES)]
     if framework.missing:
         raise options.wrong(
             "--framework",
-            f"{chosen} needs {', '.join(framework.missing)}; install cbam[{framework.extra}]",
+            f"{name} was asked for, and {', '.join(framework.missing)} is not installed; "
+            f'pip install "cbam[{framework.extra}]"',
         )
     return framework
 
@@ -172,12 +178,12 @@ def _network(
 ) -> tuple[Architecture, dict[str, np.ndarray], str]:
     """Architecture and weights of what is asked for, and what they are called."""
     if model is not None:
-        options.choices("--model", model, tuple(ARCHITECTURES))
+        options.choice("--model", model, tuple(ARCHITECTURES))
     if weights is not None:
         return *_read(weights, model), weights.name
     if model is None:
         raise options.wrong("--weights", "pass the weights of a network, or --model for drawn ones")
-    (kind,) = options.choices("--attention", attention, ("cbam", "se"))
+    kind = options.choice("--attention", attention, ("cbam", "se"))
     architecture = Architecture.named(model, attention=kind)
     return architecture, _drawn(architecture), f"{model} with drawn weights, not trained ones"
 
@@ -191,12 +197,12 @@ def _read(weights: Path, model: str | None) -> tuple[Architecture, dict[str, np.
             plan(model, weights=found, spec=None, features_only=False, init=None, seed=0)
     except CheckpointError as error:
         raise failed(error) from None
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError) as error:
         raise options.wrong("--weights or --model", str(error)) from None
     if architecture.attention is None:
         raise options.wrong("--weights", f"{weights} holds a network without attention")
     if cbam_core.network_shapes(architecture).keys() - values.keys():
-        raise options.wrong("--weights", f"{weights} holds a network without a head")
+        raise failed(CheckpointError(weights, "holds a network without a head"))
     return architecture, values
 
 
@@ -223,6 +229,7 @@ def _numbers(option: str, text: str) -> np.ndarray:
         numbers = np.array([float(part) for part in text.split(",")])
     except ValueError:
         numbers = np.empty(0)
-    if numbers.size not in (1, 3) or (option == "--deviation" and not numbers.all()):
+    is_zero = option == "--deviation" and not numbers.all()
+    if numbers.size not in (1, 3) or not np.isfinite(numbers).all() or is_zero:
         raise options.wrong(option, f"{text!r} is no number, nor three; pass one such as {MEAN}")
     return numbers

@@ -69,7 +69,7 @@ def command(
         _check_installed(form)
         _check_target(form, target, weights)
     if model is not None:
-        options.choices("MODEL", model, tuple(ARCHITECTURES))
+        options.choice("MODEL", model, tuple(ARCHITECTURES))
     described, values = _read(weights, model)
     for form, target in zip(formats, targets, strict=True):
         try:

@@ -20,12 +20,16 @@ def wrong(option: str, message: str) -> typer.BadParameter:
     return typer.BadParameter(message, param_hint=option)
 
 
+def choice(option: str, name: str, known: Collection[str]) -> str:
+    """The one name."""
+    if name not in known:
+        raise wrong(option, f"{name!r} is unknown; choose from {', '.join(known)}")
+    return name
+
+
 def choices(option: str, text: str, known: Collection[str]) -> list[str]:
     """The comma-separated names in `text`, each once."""
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise wrong(option, f"{name!r} is unknown; choose from {', '.join(known)}")
+    names = [choice(option, name.strip(), known) for name in text.split(",")]
     return list(dict.fromkeys(names))
 
 
@@ -50,6 +54,17 @@ def writable(option: str, path: Path | None) -> None:
         raise wrong(option, f"{path} is in a folder that does not exist; create it first")
     if not os.access(folder, os.W_OK):
         raise wrong(option, f"{path} is in a folder that can't be written to; pass another")
+
+
+def writable_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that can't be made or written into, before the work is done."""
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise wrong(option, f"{there} is a file; pass the path of a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise wrong(option, f"{there} is a folder that can't be written to; pass another")
 
 
 def repeated(context: typer.Context) -> str:

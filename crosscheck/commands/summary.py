@@ -95,7 +95,7 @@ def command(
         _write(json, paper_facts())
         show_paper(console)
         raise typer.Exit(0 if all(one.agrees or one.explained for one in PRINTED) else 1)
-    (name,) = options.choices("MODEL", model, tuple(ARCHITECTURES))
+    name = options.choice("MODEL", model, tuple(ARCHITECTURES))
     chosen = options.attentions(f"{attention},{compare}" if compare else attention)
     fields: dict[str, Any] = {
         "placement": placement,

@@ -35,12 +35,14 @@ def write(found: Explanation, title: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     rows = {"spatial": _spatial, "channels": _channels, "grad_cam": _grad_cam}
     files = []
-    for name, drawn in {
-        **{n: [d] for n, d in rows.items()},
-        "explain": list(rows.values()),
-    }.items():
-        files.append(folder / f"{name}.png")
-        _figure(found, title, drawn, files[-1])
+    # A $ in the name of a file is no formula.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        for name, drawn in {
+            **{n: [d] for n, d in rows.items()},
+            "explain": list(rows.values()),
+        }.items():
+            files.append(folder / f"{name}.png")
+            _figure(found, title, drawn, files[-1])
     return files
 
 
@@ -114,12 +116,11 @@ def _grad_cam(figure: Any, found: Explanation) -> None:
     # A map of zeros has no scale.
     cam, plain = (array / (array.max() or 1.0) for array in (found.cam, found.plain_cam))
     said = (percent(logits, found.target) for logits in (found.logits, found.plain_logits))
-    for axes, array, name, share in zip(
-        panels[1:3], (cam, plain), ("with its gates", "without its gates"), said, strict=True
-    ):
-        axes.set_title(f"{found.layer} {name}\nclass {found.target}: {share}", fontsize="small")
+    names = (f"{found.layer} with its gates", f"{found.plain_layer} without its gates")
+    for axes, array, name, share in zip(panels[1:3], (cam, plain), names, said, strict=True):
+        axes.set_title(f"{name}\nclass {found.target}: {share}", fontsize="small")
         _scale(figure, _over(axes, found, array, CAMS, (0, 1)), axes)
-    if cam.shape == plain.shape:
+    if found.layer == found.plain_layer:
         panels[3].set_title("what the gates change\nwith - without", fontsize="small")
         most = np.abs(cam - plain).max() or 1.0
         image = _over(panels[3], found, cam - plain, DIFFERENCES, (-most, most))

@@ -25,6 +25,8 @@ class Explanation:
         logits: (num_classes,).
         maps: "PATH.channel" (1, 1, C) and "PATH.spatial" (H', W', 1) of every attention.
         cam: (H', W').
+        plain_layer: the same layer where every gate is left out; the last stage if it is left out
+            with them.
         plain_logits, plain_cam: of the same weights with every gate left out.
     """
 
@@ -35,6 +37,7 @@ class Explanation:
     logits: np.ndarray
     maps: dict[str, np.ndarray]
     cam: np.ndarray
+    plain_layer: str
     plain_logits: np.ndarray
     plain_cam: np.ndarray
 
@@ -53,6 +56,12 @@ class Explanation:
             f"class {predicted}: {percent(self.logits, predicted)}{explained}; without its gates "
             f"class {plain}: {percent(self.plain_logits, plain)}"
         )
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of it are numbers that can be drawn."""
+        found = (self.logits, self.cam, self.plain_logits, self.plain_cam, *self.maps.values())
+        return all(np.isfinite(array).all() for array in found)
 
     def spatial(self, path: str) -> np.ndarray | None:
         """Ms of an attention, (H', W'); None where it has none."""
@@ -96,6 +105,7 @@ class Explanation:
             "predicted": int(self.logits.argmax()),
             "probability": probability(self.logits, self.target),
             "without": {
+                "layer": self.plain_layer,
                 "predicted": int(self.plain_logits.argmax()),
                 "probability": probability(self.plain_logits, self.target),
                 "grad_cam": self.plain_cam.tolist(),

@@ -214,6 +214,7 @@ def test_candidates_are_timed_in_turn_and_each_round_in_another_order():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--framework", "torch,flax"], "'torch,flax' is unknown; choose from torch, tf"),
         (["--framework", "theano"], "'theano' is unknown; choose from torch, tf, keras-tensorflow"),
         (["--shape", "32,256,56"], "'32,256,56' is no shape; pass N,C,H,W like 32,256,56,56"),
         (["--shape", "1,64,0,8"], "'1,64,0,8' is no shape; pass N,C,H,W like 32,256,56,56"),

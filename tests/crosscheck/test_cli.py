@@ -103,6 +103,7 @@ def test_long_work_shows_its_progress_on_a_terminal(tmp_path):
         (["--dtype", "float8"], "'float8' is unknown; choose from float64, float32"),
         (["--mode", "test"], "'test' is unknown; choose from eval, train"),
         (["--device", "tpu"], "'tpu' is unknown; choose from cpu, gpu"),
+        (["--device", "cpu,gpu"], "'cpu,gpu' is unknown; choose from cpu, gpu"),
         (["--image", "none.png"], "--image none.png is not a readable picture"),
         (["--json", "no/such/folder.json"], "is in a folder that does not exist; create it first"),
         (["--report", "no/such/page.html"], "is in a folder that does not exist; create it first"),

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from skimage import io
 from typer.testing import CliRunner
 
-from cbam_core import Architecture, reference_network, write
-from crosscheck import trained
+from cbam_core import Architecture, network_shapes, reference_network, write
+from crosscheck import photograph, trained
 from crosscheck.cli import app
+from crosscheck.commands.explain import explanation
+from crosscheck.explaining import draw
+from crosscheck.frameworks import FRAMEWORKS
 from crosscheck.training.data import digits
 from tests import networks
 from tests.crosscheck.test_cli import cbam
@@ -25,8 +32,9 @@ def digit(tmp_path):
     """The last 9 among the first ten digits, as a picture."""
     grey = digits().pictures[9]
     grey = (grey - grey.min()) / (grey.max() - grey.min())
-    io.imsave(tmp_path / "digit.png", np.uint8(255 * grey), check_contrast=False)
-    return tmp_path / "digit.png"
+    path = tmp_path / "$5_$digit.png"  # which would be a broken formula
+    io.imsave(path, np.uint8(255 * grey), check_contrast=False)
+    return path
 
 
 def test_the_trained_network_on_a_digit(digit, tmp_path):
@@ -53,17 +61,34 @@ def test_the_trained_network_on_a_digit(digit, tmp_path):
     for place, one in found["attentions"].items():
         np.testing.assert_allclose(one["spatial"], gates[f"{place}.spatial"][0, ..., 0], atol=1e-4)
         np.testing.assert_allclose(one["channel"], gates[f"{place}.channel"].ravel(), atol=1e-4)
-    plain = {name: array for name, array in weights.items() if "attention" not in name}
-    without = Architecture.from_dict({**architecture.to_dict(), "attention": None, "spec": {}})
-    cam = reference_network.grad_cam(without, plain, x, target=9)[0]
+    cam = reference_network.grad_cam(*bare(architecture, weights), x, target=9)[0]
+    assert found["without"]["layer"] == "stage3"
     np.testing.assert_allclose(found["without"]["grad_cam"], cam, atol=1e-5 * cam.max())
+
+
+@pytest.mark.parametrize(
+    "layer", ["stage2.block0.attention", "stage1.block0.attention.spatial.conv"]
+)
+def test_a_layer_that_goes_with_the_gates(digit, layer):
+    """Without them the last stage is explained, and said to be."""
+    found, x = explained(digit, layer)
+    assert (found.layer, found.plain_layer) == (layer, "stage3")
+    assert found.facts()["without"]["layer"] == "stage3"
+    without, plain = bare(*trained.network())
+    cam = reference_network.grad_cam(without, plain, x, target=9)[0]
+    np.testing.assert_allclose(found.plain_cam, cam, atol=1e-5 * cam.max())
+    figure = Figure()
+    draw._grad_cam(figure, found)
+    _, _, plain_panel, difference, *_ = figure.axes
+    assert plain_panel.get_title().startswith("stage3 without its gates")
+    assert difference.get_title() == ""
 
 
 def test_drawn_weights_a_class_and_a_layer(digit, tmp_path):
     arguments = "--model mobilenet --attention se --size 32 --target 3 --layer stage2.block1"
     done = cbam("explain", digit, *arguments.split(), "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "digit.png in mobilenet with drawn weights, not trained ones, torch" in done.stdout
+    assert "$5_$digit.png in mobilenet with drawn weights, not trained ones, torch" in done.stdout
     assert ", and 3 is explained; without its gates" in done.stdout
 
 
@@ -88,14 +113,19 @@ def test_what_the_network_does_not_have(digit, tmp_path, arguments, message):
         ("", "pass the weights of a network, or --model for drawn ones"),
         (f"--weights {trained.PATH} --model resnet50", "resnet50"),
         ("--model resnet51", "'resnet51' is unknown; choose from resnet18"),
+        ("--model resnet18,resnet50", "'resnet18,resnet50' is unknown; choose from resnet18"),
+        ("--model resnet18 --attention cbam,se", "'cbam,se' is unknown; choose from cbam, se"),
+        ("--model resnet18 --framework torch,flax", "'torch,flax' is unknown; choose from torch"),
         ("--model resnet18 --attention none", "'none' is unknown; choose from cbam, se"),
         ("--model resnet18 --framework numpy", "'numpy' is unknown; choose from torch, tf"),
         ("--model resnet18 --mean red", "'red' is no number, nor three"),
         ("--model resnet18 --deviation 0", "'0' is no number, nor three"),
+        ("--model resnet18 --mean nan", "'nan' is no number, nor three"),
         ("--model resnet18 --out {digit}", "is a file; pass the path of a folder"),
+        ("--model resnet18 --out {digit}/under/it", "is a file; pass the path of a folder"),
+        ("--weights {digit}/under", "digit.png/under"),
         ("--weights {missing}", "missing.safetensors"),
         ("--weights {plain}", "holds a network without attention"),
-        ("--weights {digit}", "digit.png"),
     ],
 )
 def test_a_wrong_call_is_named(digit, tmp_path, arguments, message):
@@ -105,8 +135,32 @@ def test_a_wrong_call_is_named(digit, tmp_path, arguments, message):
     names["missing"] = tmp_path / "missing.safetensors"
     texts = arguments.format(**names).split()
     done = CliRunner().invoke(app, ["explain", str(digit), *texts], env={"COLUMNS": "1000"})
-    assert done.exit_code == (1 if texts[1:] == [str(digit)] else 2), done.output
+    assert done.exit_code == 2, done.output
     assert message in words(done.output)
+
+
+def test_what_can_t_be_explained_exits_with_1(digit, tmp_path):
+    weights = trained.network()[1]
+    headless = {name: array for name, array in weights.items() if not name.startswith("head")}
+    with safe_open(trained.PATH, "np") as file:
+        save_file(headless, tmp_path / "headless.safetensors", file.metadata())
+    for file, message in (
+        (digit, "is no weight file"),
+        (tmp_path / "headless.safetensors", "safetensors: holds a network without a head"),
+        (trained.PATH, "digits.safetensors gives numbers that are not finite"),
+    ):
+        arguments = f"--weights {file} --size 8 --deviation 1e-300 --out {tmp_path}".split()
+        done = CliRunner().invoke(app, ["explain", str(digit), *arguments], env={"COLUMNS": "1000"})
+        assert done.exit_code == 1, done.output
+        assert message in words(done.output)
+    assert not list(tmp_path.glob("explain.png"))
+
+
+def test_a_folder_that_can_t_be_written_to_is_refused_before_the_work(digit, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    done = CliRunner().invoke(app, ["explain", str(digit), "--model", "vgg", "--out", "new/one"])
+    assert done.exit_code == 2
+    assert "is a folder that can't be written to; pass another" in words(done.output)
 
 
 def test_what_is_no_picture_is_named(tmp_path):
@@ -117,6 +171,20 @@ def test_what_is_no_picture_is_named(tmp_path):
         done = CliRunner().invoke(app, arguments, env={"COLUMNS": "1000"})
         assert done.exit_code == 2
         assert name in words(done.output)
+
+
+def bare(architecture, weights):
+    """The network without its attention."""
+    without = Architecture.from_dict({**architecture.to_dict(), "attention": None, "spec": {}})
+    return without, {name: weights[name] for name in network_shapes(without)}
+
+
+def explained(image, layer):
+    """What the command finds of the digit, and the digit as the network sees it."""
+    picture = photograph.load(image, 8)
+    x = (picture[None] - 0.305) / 0.376
+    network = trained.network()
+    return explanation(FRAMEWORKS["torch"], *network, picture, x, 9, layer), x
 
 
 def words(text: str) -> str:

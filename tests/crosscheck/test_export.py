@@ -182,7 +182,7 @@ def test_what_can_not_be_written_leaves_the_target_as_it_was(tmp_path):
         (["--to", "onnx,tflite", "--out", "net"], 2, "2 files are written; leave it out"),
         (["--to", "onnx", "--out", "no/such/net.onnx"], 2, "a folder that does not exist"),
         (["--to", "savedmodel", "--out", "tests"], 2, "tests exists; delete it first"),
-        (["resnet20", "--to", "onnx"], 2, "'resnet20' is unknown; choose from resnet18"),
+        (["resnet18,vgg", "--to", "onnx"], 2, "'resnet18,vgg' is unknown; choose from resnet18"),
         (["--to", "onnx", "--weights", "none.pth"], 2, "none.pth: no such file"),
         (["--to", "onnx", "--weights", "pyproject.toml"], 1, "is no weight file of a kind that"),
     ],

@@ -80,7 +80,7 @@ def test_the_paper_s_tables(tmp_path):
     [
         ([], "pass the name of a network, or --paper, and not both"),
         (["resnet50", "--paper"], "pass the name of a network, or --paper, and not both"),
-        (["resnet51"], "'resnet51' is unknown; choose from resnet18, resnet34"),
+        (["resnet18,vgg"], "'resnet18,vgg' is unknown; choose from resnet18, resnet34"),
         (["resnet50", "--attention", "eca"], "'eca' is unknown; choose from cbam, se, none"),
         (["resnet50", "--compare", "eca"], "'eca' is unknown; choose from cbam, se, none"),
         (["resnet50", "--placement", "tail"], "placement='tail' is unknown; choose from 'block'"),

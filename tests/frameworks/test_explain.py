@@ -102,6 +102,17 @@ def test_gates_alone_are_blocks_too(framework):
         assert_equal(found, step.gates, 1e-12)
 
 
+def test_an_input_may_be_passed_by_its_name(framework):
+    spec = CBAMSpec(4, reduction=2, spatial_norm=True)
+    block = framework.build("CBAM.from_spec", spec, dtype="float64")
+    weights = initial_weights(spec, "kaiming_fan_out", seed=1)
+    framework.package.load_canonical(block, weights)
+    x = np.random.default_rng(3).standard_normal((2, 5, 6, 4))
+    found, _ = framework.explain(framework.around(block), x, ())
+    gates = reference.run(spec, weights, x).gates
+    assert_equal(found, {f"inner.{kind}": gate for kind, gate in gates.items()}, 1e-12)
+
+
 def test_a_model_that_got_its_attention_by_insertion(framework):
     """Behind the last norm of each block, as a network has it that is built with attention."""
     architecture, weights, x, _ = subject("small")

@@ -183,6 +183,20 @@ def test_the_state_has_the_canonical_names_and_shapes(name):
         assert type(variable) is (nnx.BatchStat if name in STATISTICS else nnx.Param)
 
 
+def test_a_block_that_is_looked_at_keeps_its_own_hook():
+    class Hooked(cbam_flax.CBAM):
+        def __call__(self, x):
+            return self.hook(super().__call__(x))
+
+    block, x = block_and_map()
+    hooked = Hooked.from_spec(OFFICIAL, param_dtype="float64", rngs=nnx.Rngs(0))
+    hooked.hook = jnp.positive
+    cbam_flax.load_canonical(hooked, cbam_flax.to_canonical(block))
+    found, right = (cbam_flax.attention_maps(one, x) for one in (hooked, block))
+    assert_equal(*({name: np.asarray(g) for name, g in one.items()} for one in (found, right)), 0)
+    assert hooked.hook is jnp.positive
+
+
 def test_split_and_merge():
     block, x = block_and_map()
     graph, params, statistics = nnx.split(block, nnx.Param, nnx.BatchStat)

@@ -410,6 +410,50 @@ def test_a_functional_model_takes_maps_of_any_size():
         assert_equal({"": model.predict(x, verbose=0)}, {"": step.output}, 1e-12)
 
 
+def test_gates_of_a_functional_model_with_two_inputs():
+    """Which takes them as one, in the structure that it was built with."""
+    x, other = np.random.default_rng(0).standard_normal((2, 1, 5, 6, 8)).astype("float32")
+    inputs = [keras.Input((None, None, 8)), keras.Input((None, None, 8))]
+    block = CBAM(8, reduction=2, name="block")
+    model = keras.Model(inputs, block(keras.layers.Subtract()(inputs)))
+    right = cbam_keras.attention_maps(block, x - other)
+    found = cbam_keras.attention_maps(model, (x, other))
+    assert_equal(
+        gates_of(found), {f"block.{name}": gate for name, gate in gates_of(right).items()}, 0
+    )
+
+
+def gates_of(maps):
+    return {name: numpy(gate) for name, gate in maps.items()}
+
+
+def test_siblings_of_one_name_have_their_own_gates():
+    """The second is named as Keras itself would name it, and what is inside it as well."""
+
+    class Siblings(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.blocks = [
+                keras.Sequential([CBAM(reduction=2, name="a")], name="b") for _ in range(3)
+            ]
+
+        def call(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    model = Siblings()
+    x = np.random.default_rng(0).standard_normal((1, 5, 6, 8)).astype("float32")
+    found = gates_of(cbam_keras.attention_maps(model, x))
+    right = {}
+    for path, block in zip(("b.a", "b_1.a", "b_2.a"), model.blocks, strict=True):
+        gates = gates_of(cbam_keras.attention_maps(block, x))
+        right |= {f"{path}.{name.split('.')[-1]}": gate for name, gate in gates.items()}
+        x = numpy(block(x))
+    assert list(found) == list(right)
+    assert_equal(found, right, 1e-6)
+
+
 def test_training_steps_keep_the_statistics_of_any_size():
     spec = OFFICIAL
     model, weights = functional(spec, None, None), specs.weights(spec)

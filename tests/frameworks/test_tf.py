@@ -484,6 +484,19 @@ def test_kernels_start_he_normal_and_follow_the_seed():
     assert all((again[n] == w).all() for n, w in cbam_tf.to_canonical(block).items())
 
 
+def test_a_block_that_is_looked_at_keeps_its_own_hook():
+    class Hooked(CBAM):
+        def __call__(self, x, training=False):
+            return self.hook(super().__call__(x, training))
+
+    block = build(OFFICIAL, Hooked)
+    block.hook = tf.identity
+    x = specs.feature_map(OFFICIAL)
+    assert list(cbam_tf.attention_maps(block, x)) == ["channel", "spatial"]
+    assert block.hook is tf.identity
+    assert "_cbam_hook" not in vars(block)
+
+
 def test_variables_are_named_by_their_place():
     block = CBAM(8, mlp_bias=True, spatial_bias=True, spatial_norm=True, name="refine")
     assert block.name == "refine"

@@ -17,9 +17,9 @@ from cbam_flax import ops, train
 from cbam_flax.evaluate import evaluate
 
 __all__ = [
-    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
-    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "around", "build", "call", "differentiate",
+    "evaluate", "explain", "gate", "insert", "kept", "package", "path", "save", "save_run",
+    "surface", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -79,6 +79,19 @@ def explain(module, x, asked, compiled=False):
     is_compiled = compiled or isinstance(module, package.Backbone)
     maps, cams = (nnx.jit(run) if is_compiled else run)(module, jnp.asarray(x))
     return {name: np.asarray(gate) for name, gate in maps.items()}, [np.asarray(c) for c in cams]
+
+
+def around(block):
+    """A model that passes its input to the block `inner` by its name."""
+
+    class Around(nnx.Module):
+        def __init__(self):
+            self.inner = block
+
+        def __call__(self, x):
+            return self.inner(x=x)
+
+    return Around()
 
 
 # The last norm of a network of one block, and the CBAM that `insert` puts behind it.

@@ -14,9 +14,9 @@ from cbam_keras.evaluate import evaluate, prepare
 from cbam_keras.layers import Conv2D, Linear
 
 __all__ = [
-    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
-    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "around", "build", "call", "differentiate",
+    "evaluate", "explain", "gate", "insert", "kept", "package", "path", "save", "save_run",
+    "surface", "train", "train_from_seed",
 ]  # fmt: skip
 
 # Float64 has to be asked for on JAX.
@@ -95,6 +95,21 @@ def explain(module, x, asked, compiled=False):
         run = jax.jit(run)
     maps, cams = run(keras.ops.convert_to_tensor(x))
     return {name: _numpy(gate) for name, gate in maps.items()}, [_numpy(cam) for cam in cams]
+
+
+def around(block):
+    """A model that passes its input to the block `inner` by its name."""
+
+    class Around(keras.Model):
+        def __init__(self):
+            super().__init__(dtype=block.dtype_policy)
+            self.inner = block
+
+        def call(self, x):
+            return self.inner(x=x)
+
+    block.name = "inner"
+    return Around()
 
 
 # The last norm of a network of one block, and the CBAM that `insert` puts behind it.

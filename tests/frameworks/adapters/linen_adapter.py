@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+from flax import linen as nn
 from flax import serialization
 from flax.training.dynamic_scale import DynamicScale
 
@@ -24,9 +25,9 @@ from cbam_flax.linen import train
 from cbam_flax.linen.evaluate import evaluate
 
 __all__ = [
-    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
-    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "around", "build", "call", "differentiate",
+    "evaluate", "explain", "gate", "insert", "kept", "package", "path", "save", "save_run",
+    "surface", "train", "train_from_seed",
 ]  # fmt: skip
 
 jax.config.update("jax_enable_x64", True)
@@ -154,6 +155,19 @@ def explain(bound, x, asked, compiled=False):
     run = jax.jit(run) if is_compiled else run
     maps, cams = run(bound.variables, jnp.asarray(x))
     return {name: np.asarray(gate) for name, gate in maps.items()}, [np.asarray(c) for c in cams]
+
+
+def around(block):
+    """A model that passes its input to the block `inner` by its name."""
+
+    class Around(nn.Module):
+        inner: nn.Module
+
+        def __call__(self, x, use_running_average):
+            return self.inner(x=x, use_running_average=use_running_average)
+
+    nested = {kind: {"inner": tree} for kind, tree in block.variables.items()}
+    return Bound(Around(block.module), nested)
 
 
 # The last norm of a network of one block, and the CBAM that `insert` puts behind it.

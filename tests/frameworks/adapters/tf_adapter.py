@@ -11,9 +11,9 @@ from cbam_tf.evaluate import evaluate
 from cbam_tf.weights import canonical_array, named_weights
 
 __all__ = [
-    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
-    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "around", "build", "call", "differentiate",
+    "evaluate", "explain", "gate", "insert", "kept", "package", "path", "save", "save_run",
+    "surface", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -62,6 +62,20 @@ def explain(module, x, asked, compiled=False):
 
     maps, cams = (tf.function(run) if compiled else run)(tf.constant(x))
     return {name: gate.numpy() for name, gate in maps.items()}, [cam.numpy() for cam in cams]
+
+
+def around(block):
+    """A model that passes its input to the block `inner` by its name."""
+
+    class Around(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = block
+
+        def __call__(self, x):
+            return self.inner(x=x)
+
+    return Around()
 
 
 # The last norm of a network of one block, and the CBAM that `insert` puts behind it.

@@ -13,9 +13,9 @@ from cbam_torch.evaluate import evaluate
 from cbam_torch.weights import canonical_array, named_weights
 
 __all__ = [
-    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "build", "call", "differentiate", "evaluate",
-    "explain", "gate", "insert", "kept", "package", "path", "save", "save_run", "surface", "train",
-    "train_from_seed",
+    "CONVENTION", "LOADS", "PLACE", "RUNS", "Mixed", "around", "build", "call", "differentiate",
+    "evaluate", "explain", "gate", "insert", "kept", "package", "path", "save", "save_run",
+    "surface", "train", "train_from_seed",
 ]  # fmt: skip
 
 
@@ -93,6 +93,20 @@ def explain(module, x, asked, compiled=False):
         run = torch.compile(run, backend="eager", fullgraph=True) if compiled else run
         maps, cams = run(_first(x))
     return {name: _last(gate) for name, gate in maps.items()}, [cam.numpy() for cam in cams]
+
+
+def around(block):
+    """A model that passes its input to the block `inner` by its name."""
+
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = block
+
+        def forward(self, x):
+            return self.inner(x=x)
+
+    return Around()
 
 
 # The last norm of a network of one block, and the CBAM that `insert` puts behind it.
